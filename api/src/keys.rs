@@ -1,0 +1,23 @@
+//! Keys that Coral puts on objects, and the names that it uses in the cluster.
+
+/// API group of every resource of Coral's.
+pub const GROUP: &str = "image.stvz.io";
+
+/// Prefix of every label, annotation and taint that Coral puts on an object that is not its own.
+/// Nothing without this prefix, slash included, is ever removed.
+pub const PREFIX: &str = "image.stvz.io/";
+
+/// Value of a node label [`ImageReference::label_key`](crate::ImageReference::label_key): the image is on the node.
+pub const AVAILABLE: &str = "available";
+
+/// Annotation on a Prefetch: an RFC 3339 time at which every image is to be resolved again.
+pub const REFRESH_ANNOTATION: &str = "image.stvz.io/refresh";
+
+/// Field manager of the node agent: it owns `NodeImages.status`.
+pub const AGENT_FIELD_MANAGER: &str = "coral-agent";
+
+/// Field manager of the controller: it owns `NodeImages.spec`, `Prefetch.status` and the node labels.
+pub const CONTROLLER_FIELD_MANAGER: &str = "coral-controller";
+
+/// Field manager of the plugin: it owns what people asked for with `kubectl coral`.
+pub const PLUGIN_FIELD_MANAGER: &str = "kubectl-coral";

@@ -1,0 +1,13 @@
+//! Compiles the protocol with protox, so that no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=runtime");
+    let descriptors = protox::compile(["runtime/v1/api.proto"], ["."])?;
+    tonic_prost_build::configure()
+        .build_server(std::env::var_os("CARGO_FEATURE_SERVER").is_some())
+        .build_transport(false)
+        // The derived `Debug` would print passwords; `src/lib.rs` has one that does not.
+        .skip_debug(["runtime.v1.AuthConfig"])
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What a caller may choose about a cluster.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use crate::progress::{Progress, Silent};
+
+/// What to start, and where.
+#[derive(Clone)]
+pub struct ClusterOptions {
+    /// Everything the cluster writes lies below this directory (but for sockets, whose paths must be short). One
+    /// cluster per directory; clusters in different directories run side by side.
+    pub dir: PathBuf,
+    /// Nodes with a kubelet, named `node-1`, `node-2`, …
+    pub nodes: u32,
+    /// The size of the disk of each of these nodes (`300m`, as `mount -t tmpfs` takes it); `None` is the disk that
+    /// `dir` lies on.
+    pub node_disk: Option<String>,
+    /// Nodes with a containerd and a Node object but no kubelet, named `light-1`, `light-2`, …
+    pub light_nodes: u32,
+    /// The agent to run on each light node; without it they only hold a containerd.
+    pub agent: Option<AgentOptions>,
+    /// Leave the cluster running when the [`super::Cluster`] is dropped.
+    pub keep: bool,
+    /// Who is told how far things are.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            nodes: 2,
+            node_disk: None,
+            light_nodes: 0,
+            agent: None,
+            keep: false,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl fmt::Debug for ClusterOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterOptions")
+            .field("dir", &self.dir)
+            .field("nodes", &self.nodes)
+            .field("node_disk", &self.node_disk)
+            .field("light_nodes", &self.light_nodes)
+            .field("agent", &self.agent)
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The agent process of a light node.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AgentOptions {
+    /// The program.
+    pub binary: PathBuf,
+    /// Its arguments. `{node}`, `{endpoint}`, `{kubeconfig}` and `{address}` stand for the node's name, its container
+    /// runtime's endpoint, a kubeconfig of the agent's ServiceAccount, and the node's own IP address.
+    pub arguments: Vec<String>,
+}
+
+impl AgentOptions {
+    /// The program with the arguments that every agent needs.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let arguments =
+            ["--node-name={node}", "--runtime-endpoint={endpoint}", "--kubeconfig={kubeconfig}"].map(str::to_owned);
+        Self { binary: binary.into(), arguments: arguments.to_vec() }
+    }
+}
+
+/// What to choose about one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// The size of its disk, as in [`ClusterOptions::node_disk`].
+    pub disk: Option<String>,
+}

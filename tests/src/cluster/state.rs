@@ -1,0 +1,151 @@
+//! The file that says what runs, so that another process, or the next one after a crash, can take it over or end it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{AgentOptions, layout::Layout, process::ProcessRecord};
+
+/// The state of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The boot that the process ids below belong to.
+    pub boot_id: String,
+    /// `N` in the cluster's network `198.18.N.0/24` (and `198.19.…` from 256 on).
+    pub subnet: u16,
+    /// Whether `up` came to its end. A cluster that is not complete is cleaned away by the next `up`.
+    pub complete: bool,
+    /// The nodes, real and light.
+    pub nodes: Vec<NodeRecord>,
+    /// The processes, by the name of their part.
+    pub parts: BTreeMap<String, PartRecord>,
+    /// The agent that light nodes run.
+    pub agent: Option<AgentOptions>,
+    /// Where the built programs lie.
+    pub tools: Vec<PathBuf>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// `node-1`, `light-1`.
+    pub name: String,
+    /// Whether it goes without a kubelet.
+    pub light: bool,
+    /// Its number among the nodes of its kind.
+    pub number: u8,
+    /// The size of its own disk, if it has one.
+    pub disk: Option<String>,
+}
+
+/// One process that `up` started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessRecord,
+    /// Where its output goes.
+    pub log: PathBuf,
+}
+
+impl State {
+    /// The state of a cluster of which nothing runs yet.
+    #[must_use]
+    pub fn new(boot_id: String, subnet: u16) -> Self {
+        Self {
+            boot_id,
+            subnet,
+            complete: false,
+            nodes: Vec::new(),
+            parts: BTreeMap::new(),
+            agent: None,
+            tools: Vec::new(),
+        }
+    }
+
+    /// Reads the state; `None` when there is no cluster in that directory.
+    pub fn read(layout: &Layout) -> Result<Option<Self>> {
+        let path = layout.state_file();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        serde_json::from_str(&text).with_context(|| format!("understand {}", path.display())).map(Some)
+    }
+
+    /// Writes the state; whoever reads at the same time sees the old one or the new one.
+    pub fn write(&self, layout: &Layout) -> Result<()> {
+        let path = layout.state_file();
+        let beside = path.with_extension("json.new");
+        let text = serde_json::to_string_pretty(self).context("serialise the cluster's state")?;
+        fs::write(&beside, text).with_context(|| format!("write {}", beside.display()))?;
+        fs::rename(&beside, &path).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Changes the state under a lock: several processes may be attached to one cluster.
+    pub fn update<T>(layout: &Layout, change: impl FnOnce(&mut Self) -> T) -> Result<T> {
+        let _lock = lock(&layout.dir.join("state.lock"))?;
+        let mut state = Self::read(layout)?.with_context(|| format!("no cluster in {}", layout.dir.display()))?;
+        let result = change(&mut state);
+        state.write(layout)?;
+        Ok(result)
+    }
+
+    /// The node of that name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeRecord> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The smallest number that no node of that kind has.
+    #[must_use]
+    pub fn free_node_number(&self, light: bool) -> Option<u8> {
+        (1..=MAX_NODES).find(|number| !self.nodes.iter().any(|node| node.light == light && node.number == *number))
+    }
+}
+
+/// How many nodes of each kind a cluster may have: as many as its network has addresses for.
+pub const MAX_NODES: u8 = 100;
+
+/// Takes a lock that ends with the returned file.
+pub fn lock(path: &std::path::Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    file.lock().with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, light: bool, number: u8) -> NodeRecord {
+        NodeRecord { name: name.to_owned(), light, number, disk: None }
+    }
+
+    #[test]
+    fn numbers_of_removed_nodes_are_used_again() {
+        let mut state = State::new("boot".to_owned(), 7);
+        state.nodes = vec![node("node-1", false, 1), node("node-3", false, 3), node("light-1", true, 1)];
+        assert_eq!(state.free_node_number(false), Some(2));
+        assert_eq!(state.free_node_number(true), Some(2));
+    }
+
+    #[test]
+    fn state_survives_the_file() {
+        let mut state = State::new("boot".to_owned(), 7);
+        state.nodes.push(node("node-1", false, 1));
+        let record = PartRecord { process: ProcessRecord { pid: 4, start_time: 99 }, log: "/logs/etcd.log".into() };
+        state.parts.insert("etcd".to_owned(), record);
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    }
+}
