@@ -1,1 +1,19 @@
-fn main() {}
+//! `coral-agent`, the process on every node. The library beside it has the parts.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use coral_agent::{Args, run};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    args.log.init();
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "The agent ends");
+            ExitCode::FAILURE
+        }
+    }
+}

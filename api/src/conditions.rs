@@ -38,7 +38,7 @@ pub fn condition(
     let status = if status { "True" } else { "False" };
     let last_transition_time = find(previous, kind)
         .filter(|condition| condition.status == status)
-        .map_or_else(|| Time(now), |condition| condition.last_transition_time.clone());
+        .map_or_else(|| time(now), |condition| condition.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
@@ -47,6 +47,12 @@ pub fn condition(
         observed_generation: generation,
         last_transition_time,
     }
+}
+
+/// A time as the API has it: whole seconds, so that what is read back equals what was written.
+#[must_use]
+pub fn time(timestamp: Timestamp) -> Time {
+    Time(Timestamp::from_second(timestamp.as_second()).unwrap_or(timestamp))
 }
 
 #[cfg(test)]

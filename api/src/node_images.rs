@@ -1,6 +1,13 @@
 //! `NodeImages`: what one node is to hold, and what it holds.
 
-#![expect(unreachable_pub, reason = "the derive repeats the spec inside a function, where nothing is reachable")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive repeats the spec inside a function, where nothing is reachable"
+)]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the columns of the derive have the same keys"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, core::Duration};
@@ -121,7 +128,7 @@ pub struct DesiredImage {
 }
 
 fn default_timeout() -> Duration {
-    Duration::from(std::time::Duration::from_secs(600))
+    Duration::from(std::time::Duration::from_mins(10))
 }
 
 const fn default_backoff_limit() -> i32 {

@@ -1,6 +1,13 @@
 //! `Prefetch`: these images on those nodes.
 
-#![expect(unreachable_pub, reason = "the derive repeats the spec inside a function, where nothing is reachable")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive repeats the spec inside a function, where nothing is reachable"
+)]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the columns of the derive have the same keys"
+)]
 
 use k8s_openapi::apimachinery::pkg::{
     apis::meta::v1::{Condition, LabelSelector, Time},
@@ -169,7 +176,7 @@ fn default_parallelism() -> IntOrString {
 }
 
 fn default_timeout() -> Duration {
-    Duration::from(std::time::Duration::from_secs(600))
+    Duration::from(std::time::Duration::from_mins(10))
 }
 
 const fn default_backoff_limit() -> i32 {

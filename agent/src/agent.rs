@@ -1,0 +1,337 @@
+//! The loop: takes in what happens, does what [`plan`] decides and writes what [`report`](crate::report) says.
+
+use std::{collections::HashMap, time::Duration};
+
+use coral_api::{NodeImages, NodeImagesStatus, keys, node_images::RuntimeInfo};
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, Client, Resource as _,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde_json::json;
+use tokio::task::{self, AbortHandle, JoinSet};
+use tracing::Instrument as _;
+
+use crate::{
+    classify::Failure,
+    plan::{Action, next_wake, plan},
+    report,
+    runtime::{HeldImage, Inventory, Runtime},
+    situation::Situation,
+};
+
+/// How often the agent looks at what the runtime holds.
+const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// Pause before the next try of a status write that failed.
+const WRITE_RETRY: SignedDuration = SignedDuration::from_secs(2);
+/// Longest time for one status write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stop waits for the last status write.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The agent of one node.
+pub(crate) struct Agent {
+    api: Api<NodeImages>,
+    runtime: Runtime,
+    node: String,
+    max_parallel_pulls: usize,
+
+    situation: Situation,
+    /// Whether the node has a NodeImages object. Without one the agent asks nothing of the runtime.
+    is_asked: bool,
+    /// Every task that the agent started. A pull that is not wanted any more is aborted.
+    tasks: JoinSet<Done>,
+    pulling: HashMap<String, AbortHandle>,
+    is_looking: bool,
+    next_look: Timestamp,
+    is_writing: bool,
+    not_before: Timestamp,
+    written: Option<(Timestamp, NodeImagesStatus)>,
+}
+
+/// What a task of the agent's ended with.
+enum Done {
+    Pull {
+        image: String,
+        result: Result<HeldImage, Failure>,
+    },
+    Look {
+        began: Timestamp,
+        result: Result<Look, Failure>,
+    },
+    Write {
+        began: Timestamp,
+        status: Box<NodeImagesStatus>,
+        result: Result<(), WriteError>,
+    },
+}
+
+struct Look {
+    runtime: RuntimeInfo,
+    inventory: Inventory,
+    filesystem: Option<coral_api::node_images::FilesystemUsage>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("the API server gave no answer in {} s", WRITE_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Agent {
+    pub(crate) fn new(client: Client, runtime: Runtime, node: String, max_parallel_pulls: usize) -> Self {
+        Self {
+            api: Api::all(client),
+            runtime,
+            node,
+            max_parallel_pulls,
+            situation: Situation::default(),
+            is_asked: false,
+            tasks: JoinSet::new(),
+            pulling: HashMap::new(),
+            is_looking: false,
+            next_look: Timestamp::UNIX_EPOCH,
+            is_writing: false,
+            not_before: Timestamp::UNIX_EPOCH,
+            written: None,
+        }
+    }
+
+    /// Works until `shutdown` completes.
+    pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut objects = watcher::watch_object(self.api.clone(), &self.node)
+            .default_backoff()
+            .boxed();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let wake = self.act(Timestamp::now());
+            tokio::select! {
+                object = objects.next() => match object {
+                    Some(Ok(object)) => self.take_object(object.as_ref()),
+                    Some(Err(error)) => tracing::warn!(error = %error, "The watch of the NodeImages object broke; it is begun again"),
+                    // The watcher's stream has no end.
+                    None => return,
+                },
+                Some(done) = self.tasks.join_next_with_id() => self.take_done(done, Timestamp::now()),
+                () = sleep_until(wake) => {}
+                () = &mut shutdown => break,
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Starts what is due, and returns when something will be due again.
+    fn act(&mut self, now: Timestamp) -> Timestamp {
+        if !self.is_asked && self.pulling.is_empty() {
+            return now + SignedDuration::from_hours(1);
+        }
+        if !self.is_looking && self.next_look <= now {
+            self.look(now);
+        }
+        let running: Vec<String> = self.pulling.keys().cloned().collect();
+        for action in plan(&self.situation, &running, self.max_parallel_pulls, now) {
+            match action {
+                Action::Pull {
+                    image,
+                    identity,
+                    timeout,
+                } => self.pull(image, identity, timeout, now),
+                Action::Cancel { image } => {
+                    if let Some(pull) = self.pulling.remove(&image) {
+                        tracing::info!(%image, "The pull ends, for nobody wants the image any more");
+                        pull.abort();
+                        self.situation.pull_ended(&image);
+                    }
+                }
+            }
+        }
+        let write = self.write_when_due(now);
+        let look = if self.is_looking { None } else { Some(self.next_look) };
+        [write, look, next_wake(&self.situation, now)]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(now + LOOK_INTERVAL)
+    }
+
+    fn take_object(&mut self, object: Option<&NodeImages>) {
+        if object.is_none() && self.is_asked {
+            tracing::info!("The node is asked for nothing");
+        }
+        if !self.is_asked {
+            self.next_look = Timestamp::UNIX_EPOCH;
+        }
+        self.is_asked = object.is_some();
+        self.situation.asked(object);
+        match object {
+            // A status that somebody else changed, or that an earlier agent left, is written again when it differs.
+            Some(object) if !self.is_writing => {
+                let status = object.status.clone().unwrap_or_default();
+                let time = self.written.as_ref().map_or(Timestamp::UNIX_EPOCH, |(time, _)| *time);
+                self.written = Some((time, status));
+            }
+            Some(_) => {}
+            None => self.written = None,
+        }
+    }
+
+    fn take_done(&mut self, done: Result<(task::Id, Done), task::JoinError>, now: Timestamp) {
+        match done {
+            // A pull that ended just before it was cancelled; another one of the same image may be under way by now.
+            Ok((id, Done::Pull { image, .. })) if self.pulling.get(&image).is_none_or(|pull| pull.id() != id) => {}
+            Ok((_, Done::Pull { image, result })) => {
+                self.pulling.remove(&image);
+                match result {
+                    Ok(held) => self.situation.pull_succeeded(&image, held, now),
+                    Err(failure) => self.situation.pull_failed(&image, failure, now),
+                }
+            }
+            Ok((_, Done::Look { began, result })) => {
+                self.is_looking = false;
+                self.next_look = now + LOOK_INTERVAL;
+                match result {
+                    Ok(look) => {
+                        self.situation.runtime = Some(look.runtime);
+                        self.situation.filesystem = look.filesystem;
+                        self.situation.looked(began, look.inventory);
+                    }
+                    Err(failure) => {
+                        tracing::warn!(message = failure.message, "The container runtime does not answer");
+                        self.situation.lost_runtime(failure);
+                    }
+                }
+            }
+            Ok((_, Done::Write { began, status, result })) => {
+                self.is_writing = false;
+                match result {
+                    Ok(()) => self.written = Some((began, *status)),
+                    Err(error) => {
+                        tracing::warn!(error = %error, "The status could not be written; it will be tried again");
+                        self.not_before = now + WRITE_RETRY;
+                    }
+                }
+            }
+            // Aborted by `act`.
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn look(&mut self, began: Timestamp) {
+        self.is_looking = true;
+        let runtime = self.runtime.clone();
+        self.tasks.spawn(async move {
+            let result = async {
+                Ok(Look {
+                    runtime: runtime.version().await?,
+                    inventory: runtime.inventory().await?,
+                    filesystem: runtime.filesystem().await?,
+                })
+            }
+            .await;
+            Done::Look { began, result }
+        });
+    }
+
+    fn pull(&mut self, image: String, identity: String, timeout: Duration, now: Timestamp) {
+        self.situation.pull_began(&image, now);
+        let runtime = self.runtime.clone();
+        let span = tracing::info_span!("pull", image = %identity);
+        let name = image.clone();
+        let task = async move {
+            tracing::info!("The pull begins");
+            let result = tokio::time::timeout(timeout, pull(&runtime, &identity))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Failure {
+                        reason: coral_api::FailureReason::Timeout,
+                        message: format!("the pull took longer than {}", kube::core::Duration::from(timeout)),
+                    })
+                });
+            match &result {
+                Ok(held) => tracing::info!(digest = held.digest, bytes = held.size_bytes, "The image is there"),
+                Err(failure) => tracing::warn!(reason = %failure.reason, message = failure.message, "The pull failed"),
+            }
+            Done::Pull { image, result }
+        };
+        self.pulling.insert(name, self.tasks.spawn(task.instrument(span)));
+    }
+
+    /// Starts a status write when one is due; otherwise returns when one will be.
+    fn write_when_due(&mut self, now: Timestamp) -> Option<Timestamp> {
+        // Before the first look there is nothing to say that an earlier agent has not said better.
+        let has_looked = self.situation.inventory.is_some() || self.situation.runtime_failure.is_some();
+        if self.is_writing || !self.is_asked || !has_looked {
+            return None;
+        }
+        let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
+        let status = report::status(&self.situation, previous, now);
+        let time = report::write_time(&status, self.written.as_ref(), now)?.max(self.not_before);
+        if time > now {
+            return Some(time);
+        }
+        self.is_writing = true;
+        let (api, node) = (self.api.clone(), self.node.clone());
+        self.tasks.spawn(async move {
+            let result = write(&api, &node, &status).await;
+            Done::Write {
+                began: now,
+                status: Box::new(status),
+                result,
+            }
+        });
+        None
+    }
+
+    /// Says a last time how things stand. Pulls end with the process: the runtime keeps the layers that have arrived.
+    async fn stop(mut self) {
+        for (image, pull) in self.pulling.drain() {
+            tracing::info!(%image, "The pull ends, for the agent ends");
+            pull.abort();
+            self.situation.pull_ended(&image);
+        }
+        let has_looked = self.situation.inventory.is_some();
+        let now = Timestamp::now();
+        let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
+        let status = report::status(&self.situation, previous, now);
+        if has_looked && self.is_asked && report::write_time(&status, self.written.as_ref(), now).is_some() {
+            let write = write(&self.api, &self.node, &status);
+            if !matches!(tokio::time::timeout(LAST_WRITE_TIMEOUT, write).await, Ok(Ok(()))) {
+                tracing::warn!("The last status could not be written");
+            }
+        }
+    }
+}
+
+async fn pull(runtime: &Runtime, identity: &str) -> Result<HeldImage, Failure> {
+    runtime.pull(identity).await?;
+    runtime.image(identity).await?.ok_or_else(|| Failure {
+        reason: coral_api::FailureReason::Unknown,
+        message: "the container runtime reports a finished pull, but does not hold the image".to_owned(),
+    })
+}
+
+async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> Result<(), WriteError> {
+    let body = json!({
+        "apiVersion": NodeImages::api_version(&()),
+        "kind": NodeImages::kind(&()),
+        "metadata": {"name": node},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(keys::AGENT_FIELD_MANAGER).force();
+    let patch = Patch::Apply(&body);
+    let write = api.patch_status(node, &parameters, &patch);
+    tokio::time::timeout(WRITE_TIMEOUT, write)
+        .await
+        .map_err(|_| WriteError::Timeout)??;
+    Ok(())
+}
+
+async fn sleep_until(time: Timestamp) {
+    let pause = time.duration_since(Timestamp::now());
+    tokio::time::sleep(Duration::try_from(pause).unwrap_or_default()).await;
+}

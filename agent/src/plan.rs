@@ -1,0 +1,94 @@
+//! What to do now.
+
+use std::time::Duration;
+
+use coral_api::node_images::DesiredState;
+use jiff::Timestamp;
+
+use crate::situation::{Situation, Wanted};
+
+/// Something that the agent is to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Begin to pull an image.
+    Pull {
+        /// The image as the object names it.
+        image: String,
+        /// The image as the runtime names it.
+        identity: String,
+        /// How long the pull may take.
+        timeout: Duration,
+    },
+    /// End a pull that nobody wants any more.
+    Cancel {
+        /// The image as the object named it.
+        image: String,
+    },
+}
+
+/// What to do now, in this order. `running` are the images whose pulls are under way.
+#[must_use]
+pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize, now: Timestamp) -> Vec<Action> {
+    let is_unwanted = |image: &String| {
+        !situation
+            .wanted
+            .iter()
+            .any(|wanted| wanted.entry.image == *image && wanted.entry.state != DesiredState::Absent)
+    };
+    let mut actions: Vec<Action> = running
+        .iter()
+        .filter(|image| is_unwanted(image))
+        .map(|image| Action::Cancel { image: image.clone() })
+        .collect();
+
+    // Without an inventory nobody knows what is missing.
+    if situation.paused.is_some() || situation.inventory.is_none() {
+        return actions;
+    }
+    let free = max_parallel_pulls.saturating_sub(running.len() - actions.len());
+    let mut ready: Vec<(&Wanted, &String)> = situation
+        .wanted
+        .iter()
+        .filter(|wanted| !running.contains(&wanted.entry.image) && situation.lacks(wanted))
+        .filter(|wanted| next_attempt(situation, wanted).is_none_or(|time| time <= now))
+        .filter_map(|wanted| Some((wanted, wanted.identity.as_ref().ok()?)))
+        .collect();
+    // The sort is stable: within a priority the order of the object stays.
+    ready.sort_by_key(|(wanted, _)| std::cmp::Reverse(wanted.entry.priority));
+    let mut begun: Vec<&String> = Vec::new();
+    for (wanted, identity) in ready {
+        if begun.len() == free {
+            break;
+        }
+        // Two spellings of one image are one pull.
+        if begun.contains(&identity) {
+            continue;
+        }
+        begun.push(identity);
+        actions.push(Action::Pull {
+            image: wanted.entry.image.clone(),
+            identity: identity.clone(),
+            timeout: wanted.entry.timeout.into(),
+        });
+    }
+    actions
+}
+
+/// When `plan` may have something new to say although nothing happens.
+#[must_use]
+pub fn next_wake(situation: &Situation, now: Timestamp) -> Option<Timestamp> {
+    situation
+        .wanted
+        .iter()
+        .filter(|wanted| situation.lacks(wanted))
+        .filter_map(|wanted| next_attempt(situation, wanted))
+        .filter(|time| *time > now)
+        .min()
+}
+
+fn next_attempt(situation: &Situation, wanted: &Wanted) -> Option<Timestamp> {
+    situation.pulls(wanted)?.next_attempt
+}
+
+#[cfg(test)]
+mod tests;

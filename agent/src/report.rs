@@ -1,0 +1,204 @@
+//! What to say of the node, and when.
+
+use coral_api::{
+    FailureReason,
+    conditions::{self, condition},
+    node_images::{DesiredState, ImageFailure, ImageState, ImageStatus, NodeImagesStatus, PauseReason, PullProgress},
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    classify::Failure,
+    situation::{Situation, Wanted},
+};
+
+/// Least time between two writes while images move.
+const WHILE_MOVING: SignedDuration = SignedDuration::from_secs(2);
+
+/// The status that describes the situation.
+#[must_use]
+pub fn status(situation: &Situation, previous: &[Condition], now: Timestamp) -> NodeImagesStatus {
+    NodeImagesStatus {
+        observed_generation: situation.generation,
+        runtime: situation.runtime.clone(),
+        image_filesystem: situation.filesystem,
+        conditions: vec![ready(situation, previous, now), accepting(situation, previous, now)],
+        images: situation.wanted.iter().map(|wanted| image(situation, wanted)).collect(),
+    }
+}
+
+fn ready(situation: &Situation, previous: &[Condition], now: Timestamp) -> Condition {
+    let (is_ready, reason, message) = match (&situation.inventory, &situation.runtime_failure) {
+        (Some(_), _) => (
+            true,
+            "RuntimeReady",
+            "The agent reaches the container runtime.".to_owned(),
+        ),
+        (None, Some(failure)) => (false, "RuntimeUnavailable", failure.message.clone()),
+        (None, None) => (
+            false,
+            "Starting",
+            "The agent has not yet looked at the container runtime.".to_owned(),
+        ),
+    };
+    condition(
+        previous,
+        conditions::READY,
+        is_ready,
+        reason,
+        message,
+        situation.generation,
+        now,
+    )
+}
+
+fn accepting(situation: &Situation, previous: &[Condition], now: Timestamp) -> Condition {
+    let (is_accepting, reason, message) = match situation.paused {
+        None => (true, "Accepting", "Nothing keeps the node from pulling."),
+        Some(PauseReason::DiskPressure) => (
+            false,
+            "DiskPressure",
+            "The node is under disk pressure; pulls go on when it is over.",
+        ),
+        Some(PauseReason::PIDPressure) => (
+            false,
+            "PIDPressure",
+            "The node runs out of process IDs; pulls go on when it is over.",
+        ),
+        Some(PauseReason::Cordoned) => (
+            false,
+            "Cordoned",
+            "The node is cordoned; pulls go on when it is uncordoned.",
+        ),
+    };
+    let message = message.to_owned();
+    condition(
+        previous,
+        conditions::ACCEPTING,
+        is_accepting,
+        reason,
+        message,
+        situation.generation,
+        now,
+    )
+}
+
+fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
+    let held = situation.held(wanted);
+    let pulls = situation.pulls(wanted).cloned().unwrap_or_default();
+    let next_attempt = pulls.next_attempt;
+    let attempts = i32::try_from(pulls.failed_attempts).unwrap_or(i32::MAX);
+    let failure = match (&wanted.identity, held) {
+        (Err(message), _) => Some(ImageFailure {
+            reason: FailureReason::InvalidReference,
+            message: message.clone(),
+            attempts: 0,
+            next_attempt_time: None,
+        }),
+        (Ok(_), Some(_)) => None,
+        (Ok(_), None) => waits_for(situation, wanted)
+            .map(|failure| ImageFailure {
+                reason: failure.reason,
+                message: failure.message,
+                attempts,
+                next_attempt_time: None,
+            })
+            .or_else(|| {
+                pulls.failure.map(|failure| ImageFailure {
+                    reason: failure.reason,
+                    message: failure.message,
+                    attempts,
+                    next_attempt_time: next_attempt.map(conditions::time),
+                })
+            }),
+    };
+    let state = if held.is_some() {
+        ImageState::Present
+    } else if wanted.entry.state == DesiredState::Absent {
+        ImageState::Absent
+    } else if wanted.identity.is_err() {
+        ImageState::Failed
+    } else if pulls.running_since.is_some() {
+        ImageState::Pulling
+    } else if attempts >= wanted.entry.backoff_limit && failure.is_some() {
+        ImageState::Failed
+    } else {
+        ImageState::Waiting
+    };
+    let pull = match (pulls.running_since, pulls.last_success) {
+        (Some(began), _) => Some(PullProgress {
+            start_time: Some(conditions::time(began)),
+            ..PullProgress::default()
+        }),
+        // What an earlier run of the agent remembers has no length.
+        (None, Some((began, ended))) if began < ended => Some(PullProgress {
+            start_time: Some(conditions::time(began)),
+            seconds: Some(ended.duration_since(began).as_secs()),
+            ..PullProgress::default()
+        }),
+        _ => None,
+    };
+    ImageStatus {
+        image: wanted.entry.image.clone(),
+        state,
+        digest: held.and_then(|held| held.digest.clone()),
+        size_bytes: held.map(|held| held.size_bytes),
+        pinned: held.is_some_and(|held| held.pinned),
+        pull,
+        failure,
+        last_pull_time: pulls.last_success.map(|(_, ended)| conditions::time(ended)),
+    }
+}
+
+/// What keeps an image from being pulled that is not a failed attempt of its own.
+fn waits_for(situation: &Situation, wanted: &Wanted) -> Option<Failure> {
+    if wanted.entry.state != DesiredState::Present {
+        return None;
+    }
+    if let Some(failure) = &situation.runtime_failure {
+        return Some(failure.clone());
+    }
+    (situation.paused == Some(PauseReason::DiskPressure)).then(|| Failure {
+        reason: FailureReason::DiskPressure,
+        message: "the node is under disk pressure".to_owned(),
+    })
+}
+
+/// When `current` is to be written, given what was written last and when. `None` when there is nothing new to say.
+///
+/// A situation in which nothing moves is told at once, so that whoever waits for the last image learns of it without delay.
+#[must_use]
+pub fn write_time(
+    current: &NodeImagesStatus,
+    written: Option<&(Timestamp, NodeImagesStatus)>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let Some((time, written)) = written else {
+        return Some(now);
+    };
+    if says_the_same(current, written) {
+        None
+    } else if current.images.iter().any(moves) {
+        Some(now.max(*time + WHILE_MOVING))
+    } else {
+        Some(now)
+    }
+}
+
+/// Whether something will happen to the image within moments.
+fn moves(image: &ImageStatus) -> bool {
+    image.state == ImageState::Pulling
+}
+
+/// Whether two statuses differ in nothing that is worth a write: the file system's use changes all the time.
+fn says_the_same(current: &NodeImagesStatus, written: &NodeImagesStatus) -> bool {
+    let without_usage = |status: &NodeImagesStatus| NodeImagesStatus {
+        image_filesystem: None,
+        ..status.clone()
+    };
+    without_usage(current) == without_usage(written)
+}
+
+#[cfg(test)]
+mod tests;

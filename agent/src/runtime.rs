@@ -1,0 +1,214 @@
+//! The container runtime, over CRI.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use coral_api::{
+    FailureReason,
+    node_images::{FilesystemUsage, RuntimeInfo},
+};
+use coral_proto::runtime_v1::{
+    ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, VersionRequest,
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::classify::{Failure, classify};
+
+/// A list of a few thousand images is larger than tonic's limit of 4 MiB.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a call that only asks may take. A pull has the timeout of its image instead.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the runtime says of an image that it holds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HeldImage {
+    /// Digest of the manifest or index under the name that was asked for.
+    pub digest: Option<String>,
+    /// Bytes on the node.
+    pub size_bytes: i64,
+    /// Whether the kubelet's garbage collector passes over it.
+    pub pinned: bool,
+}
+
+/// The images of a node, by each of the names that the runtime gives them.
+pub type Inventory = BTreeMap<String, HeldImage>;
+
+/// The endpoint is no unix socket.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "failed to use the runtime endpoint {endpoint:?}: it must be an absolute path of a unix socket, such as unix:///run/containerd/containerd.sock"
+)]
+pub struct InvalidEndpoint {
+    endpoint: String,
+}
+
+/// A connection to the container runtime of the node. It connects when it is first used, and again after a restart of the runtime.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    images: ImageServiceClient<Channel>,
+    service: RuntimeServiceClient<Channel>,
+}
+
+impl Runtime {
+    /// A connection to `endpoint`, `unix:///…` or an absolute path.
+    pub fn new(endpoint: &str) -> Result<Self, InvalidEndpoint> {
+        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+        let channel = Some(path)
+            .filter(|path| path.starts_with('/'))
+            .and_then(|path| Endpoint::from_shared(format!("unix://{path}")).ok())
+            .ok_or_else(|| InvalidEndpoint {
+                endpoint: endpoint.to_owned(),
+            })?
+            .connect_timeout(QUESTION_TIMEOUT)
+            .connect_lazy();
+        Ok(Self {
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            service: RuntimeServiceClient::new(channel),
+        })
+    }
+
+    /// Which runtime answers.
+    pub async fn version(&self) -> Result<RuntimeInfo, Failure> {
+        let mut service = self.service.clone();
+        let answer = question(service.version(VersionRequest {
+            version: "v1".to_owned(),
+        }))
+        .await?;
+        Ok(RuntimeInfo {
+            name: answer.runtime_name,
+            version: answer.runtime_version,
+        })
+    }
+
+    /// Every image that the runtime holds.
+    pub async fn inventory(&self) -> Result<Inventory, Failure> {
+        let mut images = self.images.clone();
+        let answer = question(images.list_images(ListImagesRequest { filter: None })).await?;
+        let mut inventory = Inventory::new();
+        for image in &answer.images {
+            for name in image.repo_tags.iter().chain(&image.repo_digests) {
+                inventory.insert(name.clone(), held(image, name));
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// One image, by its [identity](coral_api::ImageReference::identity).
+    pub async fn image(&self, identity: &str) -> Result<Option<HeldImage>, Failure> {
+        let mut images = self.images.clone();
+        let request = ImageStatusRequest {
+            image: Some(spec(identity)),
+            verbose: false,
+        };
+        let answer = question(images.image_status(request)).await?;
+        Ok(answer.image.map(|image| held(&image, identity)))
+    }
+
+    /// Pulls an image. Dropping the future ends the pull.
+    pub async fn pull(&self, identity: &str) -> Result<(), Failure> {
+        let mut images = self.images.clone();
+        let request = PullImageRequest {
+            image: Some(spec(identity)),
+            auth: None,
+        };
+        images.pull_image(request).await.map_err(|status| classify(&status))?;
+        Ok(())
+    }
+
+    /// Use of the file system that holds the images.
+    pub async fn filesystem(&self) -> Result<Option<FilesystemUsage>, Failure> {
+        let mut images = self.images.clone();
+        let answer = question(images.image_fs_info(ImageFsInfoRequest {})).await?;
+        Ok(answer.image_filesystems.first().map(|usage| FilesystemUsage {
+            used_bytes: usage.used_bytes.map_or(0, |bytes| saturating(bytes.value)),
+            free_bytes: None,
+            capacity_bytes: None,
+        }))
+    }
+}
+
+/// Waits for the answer of a call that only asks.
+async fn question<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Failure> {
+    match tokio::time::timeout(QUESTION_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(classify(&status)),
+        Err(_) => Err(Failure {
+            reason: FailureReason::RuntimeUnavailable,
+            message: format!(
+                "the container runtime gave no answer in {} s",
+                QUESTION_TIMEOUT.as_secs()
+            ),
+        }),
+    }
+}
+
+fn spec(identity: &str) -> ImageSpec {
+    ImageSpec {
+        image: identity.to_owned(),
+        ..ImageSpec::default()
+    }
+}
+
+fn held(image: &coral_proto::runtime_v1::Image, name: &str) -> HeldImage {
+    HeldImage {
+        digest: digest_of(name, &image.repo_digests),
+        size_bytes: saturating(image.size),
+        pinned: image.pinned,
+    }
+}
+
+/// The digest among `repo_digests` that belongs to the repository of `name`, or else any: an image that was loaded from a file has none.
+fn digest_of(name: &str, repo_digests: &[String]) -> Option<String> {
+    let repository = match name.split_once('@') {
+        Some((repository, _)) => repository,
+        None => name.rsplit_once(':').map_or(name, |(repository, _)| repository),
+    };
+    let digests = || {
+        repo_digests
+            .iter()
+            .filter_map(|repo_digest| repo_digest.split_once('@'))
+    };
+    digests()
+        .find(|(repo, _)| *repo == repository)
+        .or_else(|| digests().next())
+        .map(|(_, digest)| digest.to_owned())
+}
+
+fn saturating(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_is_that_of_the_named_repository() {
+        let digests = ["other/app@sha256:1".to_owned(), "host:5000/app@sha256:2".to_owned()];
+        assert_eq!(digest_of("host:5000/app:v1", &digests).as_deref(), Some("sha256:2"));
+        assert_eq!(
+            digest_of("host:5000/app@sha256:2", &digests).as_deref(),
+            Some("sha256:2")
+        );
+        assert_eq!(digest_of("third/app:v1", &digests).as_deref(), Some("sha256:1"));
+        assert_eq!(digest_of("third/app:v1", &[]), None);
+    }
+
+    #[tokio::test]
+    async fn endpoints_are_unix_sockets() {
+        assert!(Runtime::new("unix:///run/containerd/containerd.sock").is_ok());
+        assert!(Runtime::new("/run/crio/crio.sock").is_ok());
+        for endpoint in ["", "run/x.sock", "tcp://127.0.0.1:1", "unix://run/x.sock"] {
+            let error = Runtime::new(endpoint).unwrap_err();
+            assert!(error.to_string().contains("absolute path"), "{endpoint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_an_unavailable_runtime() {
+        let runtime = Runtime::new("/nonexistent/containerd.sock").unwrap();
+        let failure = runtime.inventory().await.unwrap_err();
+        assert_eq!(failure.reason, FailureReason::RuntimeUnavailable, "{failure:?}");
+    }
+}

@@ -1,0 +1,261 @@
+//! What the agent knows: what is asked of the node, what the runtime holds, and how the pulls went.
+//!
+//! Events change it; [`plan`](crate::plan) and [`report`](crate::report) read it.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use coral_api::{
+    ImageReference, NodeImages,
+    node_images::{DesiredImage, DesiredState, FilesystemUsage, PauseReason, RuntimeInfo},
+    prefetch::PullPolicy,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    classify::Failure,
+    runtime::{HeldImage, Inventory},
+};
+
+/// Pause after the first failed attempt; it doubles with each further one.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(300);
+
+/// What the agent knows.
+#[derive(Clone, Debug, Default)]
+pub struct Situation {
+    /// Generation of the NodeImages object that is acted on.
+    pub generation: Option<i64>,
+    /// Why nothing is to be pulled.
+    pub paused: Option<PauseReason>,
+    /// The images that are asked for, in the order of the object.
+    pub wanted: Vec<Wanted>,
+    /// What the runtime holds; none before the first look, and while the runtime does not answer.
+    pub inventory: Option<Inventory>,
+    /// Why the runtime does not answer.
+    pub runtime_failure: Option<Failure>,
+    /// Which runtime it is.
+    pub runtime: Option<RuntimeInfo>,
+    /// Use of the image filesystem.
+    pub filesystem: Option<FilesystemUsage>,
+    /// How the pulls of an image went, by the image as the object names it.
+    pub pulls: BTreeMap<String, Pulls>,
+}
+
+/// An image that is asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The entry of the object.
+    pub entry: DesiredImage,
+    /// The name for the runtime; an error when the entry has no image reference.
+    pub identity: Result<String, String>,
+}
+
+/// How the pulls of one image went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pulls {
+    /// When the pull that is under way began.
+    pub running_since: Option<Timestamp>,
+    /// Failed attempts since the last success.
+    pub failed_attempts: u32,
+    /// Why the last attempt failed.
+    pub failure: Option<Failure>,
+    /// When the next attempt may begin.
+    pub next_attempt: Option<Timestamp>,
+    /// When the last successful pull began and ended.
+    pub last_success: Option<(Timestamp, Timestamp)>,
+}
+
+impl Situation {
+    /// Takes in what the NodeImages object now asks for; `None` when there is no such object.
+    pub fn asked(&mut self, object: Option<&NodeImages>) {
+        let Some(object) = object else {
+            self.generation = None;
+            self.paused = None;
+            self.wanted.clear();
+            self.pulls.clear();
+            return;
+        };
+        self.generation = object.metadata.generation;
+        self.paused = object.spec.paused;
+        let wanted: Vec<Wanted> = object.spec.images.iter().cloned().map(Wanted::new).collect();
+        for new in &wanted {
+            let old = self.wanted.iter().find(|old| old.entry.image == new.entry.image);
+            if let Some(old) = old
+                && asks_anew(&old.entry, &new.entry)
+                && let Some(pulls) = self.pulls.get_mut(&new.entry.image)
+            {
+                pulls.forget_failures();
+            }
+            if old.is_none() {
+                self.pulls
+                    .insert(new.entry.image.clone(), remembered(object, &new.entry.image));
+            }
+        }
+        self.pulls
+            .retain(|image, _| wanted.iter().any(|wanted| wanted.entry.image == *image));
+        self.wanted = wanted;
+    }
+
+    /// Takes in what the runtime held when the look at `began` was made.
+    pub fn looked(&mut self, began: Timestamp, mut inventory: Inventory) {
+        // An image whose pull ended after the look had begun may be missing in what the look saw.
+        for wanted in &self.wanted {
+            if let Ok(identity) = &wanted.identity
+                && self
+                    .pulls
+                    .get(&wanted.entry.image)
+                    .is_some_and(|pulls| pulls.last_success.is_some_and(|(_, ended)| ended >= began))
+                && let Some(held) = self.inventory.as_ref().and_then(|inventory| inventory.get(identity))
+            {
+                inventory.entry(identity.clone()).or_insert_with(|| held.clone());
+            }
+        }
+        self.inventory = Some(inventory);
+        self.runtime_failure = None;
+    }
+
+    /// Takes in that the runtime does not answer.
+    pub fn lost_runtime(&mut self, failure: Failure) {
+        self.inventory = None;
+        self.runtime_failure = Some(failure);
+    }
+
+    /// Takes in that a pull has begun.
+    pub fn pull_began(&mut self, image: &str, now: Timestamp) {
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            pulls.running_since = Some(now);
+        }
+    }
+
+    /// Takes in that a pull was ended by the agent itself.
+    pub fn pull_ended(&mut self, image: &str) {
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            pulls.running_since = None;
+        }
+    }
+
+    /// Takes in that a pull has ended well.
+    pub fn pull_succeeded(&mut self, image: &str, held: HeldImage, now: Timestamp) {
+        let Some(wanted) = self.wanted.iter().find(|wanted| wanted.entry.image == image) else {
+            return;
+        };
+        if let (Ok(identity), Some(inventory)) = (&wanted.identity, &mut self.inventory) {
+            inventory.insert(identity.clone(), held);
+        }
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            let began = pulls.running_since.take().unwrap_or(now);
+            pulls.forget_failures();
+            pulls.last_success = Some((began, now));
+        }
+    }
+
+    /// Takes in that a pull has failed.
+    pub fn pull_failed(&mut self, image: &str, failure: Failure, now: Timestamp) {
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            pulls.running_since = None;
+            pulls.failed_attempts += 1;
+            pulls.failure = Some(failure);
+            pulls.next_attempt = Some(now + pause(image, pulls.failed_attempts));
+        }
+    }
+
+    /// Whether the runtime holds the image.
+    #[must_use]
+    pub fn held(&self, wanted: &Wanted) -> Option<&HeldImage> {
+        self.inventory.as_ref()?.get(wanted.identity.as_ref().ok()?)
+    }
+
+    /// How the pulls of a wanted image went.
+    #[must_use]
+    pub fn pulls(&self, wanted: &Wanted) -> Option<&Pulls> {
+        self.pulls.get(&wanted.entry.image)
+    }
+
+    /// Whether the image is to be pulled, were nothing in the way.
+    #[must_use]
+    pub fn lacks(&self, wanted: &Wanted) -> bool {
+        wanted.entry.state == DesiredState::Present
+            && wanted.identity.is_ok()
+            && (self.held(wanted).is_none() || self.is_stale(wanted))
+    }
+
+    /// Whether the image is there, but is to be looked up again.
+    fn is_stale(&self, wanted: &Wanted) -> bool {
+        let Some(refresh_after) = &wanted.entry.refresh_after else {
+            return false;
+        };
+        let looked_up = self.pulls(wanted).and_then(|pulls| pulls.last_success);
+        wanted.entry.pull_policy == PullPolicy::Always && looked_up.is_none_or(|(began, _)| began < refresh_after.0)
+    }
+}
+
+impl Wanted {
+    fn new(entry: DesiredImage) -> Self {
+        let identity = entry
+            .image
+            .parse::<ImageReference>()
+            .map(|image| image.identity())
+            .map_err(|error| error.to_string());
+        Self { entry, identity }
+    }
+}
+
+impl Pulls {
+    fn forget_failures(&mut self) {
+        self.failed_attempts = 0;
+        self.failure = None;
+        self.next_attempt = None;
+    }
+}
+
+/// Whether somebody changed what decides over success, so that the next attempt need not wait.
+fn asks_anew(old: &DesiredImage, new: &DesiredImage) -> bool {
+    old.pull_secrets != new.pull_secrets
+        || old.timeout != new.timeout
+        || old.refresh_after != new.refresh_after
+        || (old.state != new.state && new.state == DesiredState::Present)
+}
+
+/// What an earlier run of the agent wrote down of an image, so that a restart does not pull again what is fresh.
+fn remembered(object: &NodeImages, image: &str) -> Pulls {
+    let last_pull = object
+        .status
+        .as_ref()
+        .and_then(|status| status.images.iter().find(|status| status.image == image))
+        .and_then(|status| status.last_pull_time.as_ref());
+    Pulls {
+        last_success: last_pull.map(|time| (time.0, time.0)),
+        ..Pulls::default()
+    }
+}
+
+/// The pause after the given failed attempt: doubling, with a jitter of a quarter so that nodes do not knock in step.
+fn pause(image: &str, failed_attempts: u32) -> SignedDuration {
+    let doublings = failed_attempts.saturating_sub(1).min(16);
+    let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+    let mut hasher = DefaultHasher::new();
+    (image, failed_attempts, std::process::id()).hash(&mut hasher);
+    let spread = i32::try_from(hasher.finish() % 501).unwrap_or(0);
+    pause.saturating_mul(750 + spread) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_five_minutes() {
+        for (attempt, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (9, 256), (10, 300), (1_000, 300)] {
+            let pause = pause("nginx", attempt);
+            let middle = SignedDuration::from_secs(seconds);
+            assert!(
+                pause >= middle * 3 / 4 && pause <= middle * 5 / 4,
+                "attempt {attempt}: {pause:?}"
+            );
+        }
+    }
+}
