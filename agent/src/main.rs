@@ -9,11 +9,5 @@ use coral_agent::{Args, run};
 async fn main() -> ExitCode {
     let args = Args::parse();
     args.log.init();
-    match run(args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "The agent ends");
-            ExitCode::FAILURE
-        }
-    }
+    coral_runtime::exit_code(run(args).await)
 }

@@ -1,0 +1,126 @@
+//! What the controller knows of one kind of object.
+//!
+//! A watch fills it, and so do the answers to the controller's own writes: the next plan then starts from what was
+//! written, instead of writing it again because the watch is a moment behind.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::{Resource, ResourceExt as _, runtime::watcher::Event};
+
+/// Name of an object, with its namespace where the kind has one.
+pub(crate) type Key = (Option<String>, String);
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub(crate) struct Cache<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    /// What a list that is under way has brought so far.
+    listed: BTreeMap<Key, Arc<K>>,
+    /// Whether the first list is complete; before, nothing may be concluded from what is missing.
+    is_complete: bool,
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            is_complete: false,
+        }
+    }
+}
+
+impl<K: Resource> Cache<K> {
+    /// Takes in an event of the watch.
+    pub(crate) fn take(&mut self, event: Event<K>) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                self.listed.insert(key(&object), Arc::new(object));
+            }
+            Event::InitDone => {
+                self.objects = std::mem::take(&mut self.listed);
+                self.is_complete = true;
+            }
+            Event::Apply(object) => self.insert(object),
+            Event::Delete(object) => {
+                self.objects.remove(&key(&object));
+            }
+        }
+    }
+
+    /// Takes in a version of an object, unless a newer one is known.
+    pub(crate) fn insert(&mut self, object: K) {
+        let key = key(&object);
+        let is_older = |known: &Arc<K>| known.meta().uid == object.meta().uid && version(&**known) > version(&object);
+        if !self.objects.get(&key).is_some_and(is_older) {
+            self.objects.insert(key, Arc::new(object));
+        }
+    }
+
+    /// Takes in that an object is gone.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        self.objects.remove(key);
+    }
+
+    /// Whether the first list is complete.
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// The objects, ordered by namespace and name.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &K> {
+        self.objects.values().map(|object| &**object)
+    }
+}
+
+fn key<K: Resource>(object: &K) -> Key {
+    (object.namespace(), object.name_any())
+}
+
+/// Resource versions of one kind can be compared as numbers (KEP-5504).
+fn version<K: Resource>(object: &K) -> Option<u128> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, uid: &str, version: &str) -> Node {
+        serde_json::from_value(json!({"metadata": {"name": name, "uid": uid, "resourceVersion": version}})).unwrap()
+    }
+
+    fn versions(cache: &Cache<Node>) -> Vec<String> {
+        cache.objects().map(|node| node.resource_version().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_list_replaces_what_was_known_when_it_is_complete() {
+        let mut cache = Cache::default();
+        cache.take(Event::Apply(node("a", "1", "5")));
+        cache.take(Event::Init);
+        cache.take(Event::InitApply(node("b", "2", "7")));
+        assert_eq!(versions(&cache), ["5"]);
+        assert!(!cache.is_complete());
+        cache.take(Event::InitDone);
+        assert_eq!(versions(&cache), ["7"]);
+        assert!(cache.is_complete());
+    }
+
+    #[test]
+    fn an_older_version_does_not_undo_an_own_write() {
+        let mut cache = Cache::default();
+        cache.insert(node("a", "1", "10"));
+        cache.take(Event::Apply(node("a", "1", "9")));
+        assert_eq!(versions(&cache), ["10"]);
+        cache.take(Event::Apply(node("a", "1", "11")));
+        assert_eq!(versions(&cache), ["11"]);
+        // Another object of the same name is another object.
+        cache.take(Event::Apply(node("a", "2", "3")));
+        assert_eq!(versions(&cache), ["3"]);
+    }
+}

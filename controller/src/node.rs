@@ -1,0 +1,162 @@
+//! What the controller needs to know of a node.
+
+use coral_api::node_images::PauseReason;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+
+/// Taints by which an autoscaler says that it takes the node away.
+const DISRUPTION_TAINTS: &[&str] = &[
+    "ToBeDeletedByClusterAutoscaler",
+    "DeletionCandidateOfClusterAutoscaler",
+    "karpenter.sh/disrupted",
+    "karpenter.sh/disruption",
+    "karpenter.sh/unregistered",
+];
+
+/// Whether the node runs Linux. Until its kubelet has registered fully, nobody knows.
+#[must_use]
+pub fn is_linux(node: &Node) -> bool {
+    node.labels().get("kubernetes.io/os").is_some_and(|os| os == "linux")
+}
+
+/// Whether the node may be asked for images that it was not asked for before: Linux, Ready, not cordoned, not being deleted, and
+/// not about to be taken away by an autoscaler.
+#[must_use]
+pub fn is_eligible(node: &Node) -> bool {
+    is_linux(node)
+        && node.metadata.deletion_timestamp.is_none()
+        && has_condition(node, "Ready")
+        && !is_cordoned(node)
+        && !is_leaving(node)
+}
+
+/// Why the node's agent is to pull nothing for now.
+#[must_use]
+pub fn pause_reason(node: &Node) -> Option<PauseReason> {
+    if has_condition(node, "DiskPressure") {
+        Some(PauseReason::DiskPressure)
+    } else if has_condition(node, "PIDPressure") {
+        Some(PauseReason::PIDPressure)
+    } else if is_cordoned(node) {
+        Some(PauseReason::Cordoned)
+    } else {
+        None
+    }
+}
+
+/// Takes away what the controller does not look at: on large clusters that is most of the memory.
+pub fn prune(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    node.metadata.annotations = None;
+    if let Some(status) = &mut node.status {
+        *status = k8s_openapi::api::core::v1::NodeStatus {
+            conditions: status.conditions.take(),
+            ..Default::default()
+        };
+    }
+}
+
+fn has_condition(node: &Node, kind: &str) -> bool {
+    node.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+fn is_cordoned(node: &Node) -> bool {
+    node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true)
+}
+
+fn is_leaving(node: &Node) -> bool {
+    node.spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten())
+        .any(|taint| DISRUPTION_TAINTS.contains(&taint.key.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node(change: impl FnOnce(&mut Value)) -> Node {
+        let mut node = json!({
+            "metadata": {"name": "node-1", "labels": {"kubernetes.io/os": "linux"}},
+            "spec": {},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        change(&mut node);
+        serde_json::from_value(node).unwrap()
+    }
+
+    /// What a case is called, how it differs from a good node, and whether it is eligible.
+    type Case = (&'static str, fn(&mut Value), bool);
+
+    #[test]
+    fn eligible_is_linux_ready_and_here_to_stay() {
+        let cases: [Case; 7] = [
+            ("as it should be", |_| (), true),
+            (
+                "Windows",
+                |node| node["metadata"]["labels"]["kubernetes.io/os"] = json!("windows"),
+                false,
+            ),
+            (
+                "not yet registered",
+                |node| node["metadata"]["labels"] = json!({}),
+                false,
+            ),
+            (
+                "NotReady",
+                |node| node["status"]["conditions"][0]["status"] = json!("Unknown"),
+                false,
+            ),
+            ("cordoned", |node| node["spec"]["unschedulable"] = json!(true), false),
+            (
+                "leaving",
+                |node| node["spec"]["taints"] = json!([{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}]),
+                false,
+            ),
+            (
+                "being deleted",
+                |node| node["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+                false,
+            ),
+        ];
+        for (name, change, expected) in cases {
+            assert_eq!(is_eligible(&node(change)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn pressure_and_cordon_pause() {
+        let with_pressure = |kind: &str| {
+            node(|node| {
+                node["status"]["conditions"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(json!({"type": kind, "status": "True"}));
+            })
+        };
+        assert_eq!(pause_reason(&node(|_| ())), None);
+        assert_eq!(
+            pause_reason(&with_pressure("DiskPressure")),
+            Some(PauseReason::DiskPressure)
+        );
+        assert_eq!(
+            pause_reason(&with_pressure("PIDPressure")),
+            Some(PauseReason::PIDPressure)
+        );
+        let cordoned = node(|node| node["spec"]["unschedulable"] = json!(true));
+        assert_eq!(pause_reason(&cordoned), Some(PauseReason::Cordoned));
+    }
+
+    #[test]
+    fn pruning_keeps_what_decides() {
+        let mut pruned = node(|node| node["status"]["images"] = json!([{"names": ["a"]}]));
+        prune(&mut pruned);
+        assert!(is_eligible(&pruned));
+        assert!(pruned.status.unwrap().images.is_none());
+    }
+}
