@@ -1,1 +1,60 @@
-fn main() {}
+//! Developer commands of Coral: `cargo xtask <command>`.
+#![expect(clippy::print_stdout, reason = "what these commands print is their result")]
+
+mod cluster;
+mod deploy;
+mod generate;
+mod image;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Coral.
+#[derive(Debug, Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A real Kubernetes cluster on this machine.
+    Cluster(cluster::Args),
+    /// Install Coral, as it is in this checkout, in a running cluster.
+    Deploy(deploy::Args),
+    /// Write the files that are derived from code.
+    Generate,
+    /// Build the image of the in-cluster parts and push it.
+    Image(image::Args),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let root = workspace();
+    match Cli::parse().command {
+        Command::Cluster(args) => cluster::run(args).await,
+        Command::Deploy(args) => deploy::run(root, args).await,
+        Command::Generate => generate::run(root),
+        Command::Image(args) => image::run(root, &args).await,
+    }
+}
+
+/// The folder of the workspace.
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

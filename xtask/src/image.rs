@@ -1,0 +1,125 @@
+//! `cargo xtask image`: one image from scratch with Coral's static binaries.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use coral_tests::cluster::tools::Tools;
+
+use crate::cluster::Lines;
+
+/// Build the image of the in-cluster parts and push it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to push the image, e.g. registry.example/coral:dev.
+    reference: String,
+}
+
+/// Packages whose binaries run in the cluster.
+const PACKAGES: &[&str] = &["coral-agent", "coral-controller"];
+
+pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
+    let tools = Tools::build(&Lines).await?;
+    println!("{}", push(root, &tools.node("crane"), &args.reference)?);
+    Ok(())
+}
+
+/// Builds the static binaries for the machine's own target and returns the folder that holds them.
+pub(crate) fn build(root: &Path) -> anyhow::Result<PathBuf> {
+    let target = host_target()?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(root)
+        .args(["build", "--release", "--locked", "--target", &target])
+        // The image has nothing but the binaries: no libc to load.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    for package in PACKAGES {
+        cargo.args(["--package", package]);
+    }
+    let status = cargo.status().context("failed to run cargo")?;
+    ensure!(
+        status.success(),
+        "the static binaries could not be built: cargo ended with {status}"
+    );
+    Ok(root.join("target").join(&target).join("release"))
+}
+
+/// Builds the image and pushes it as `reference`. Returns the reference by digest.
+pub(crate) fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::Result<String> {
+    let binaries = build(root)?;
+    let work = root.join("target/image");
+    fs::create_dir_all(&work).with_context(|| format!("failed to make {}", work.display()))?;
+    let layer = work.join("layer.tar");
+    let mut tar = Command::new("tar");
+    // The same binaries give the same layer.
+    tar.args([
+        "--create",
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=0755",
+    ])
+    .arg("--file")
+    .arg(&layer)
+    .arg("--directory")
+    .arg(&binaries)
+    .args(PACKAGES);
+    output(&mut tar)?;
+    let mut append = Command::new(crane);
+    append
+        .args(["append", "--insecure", "--new_tag", reference, "--new_layer"])
+        .arg(&layer);
+    output(&mut append)?;
+    let mut mutate = Command::new(crane);
+    mutate.args([
+        "mutate",
+        "--insecure",
+        reference,
+        "--tag",
+        reference,
+        "--set-platform",
+        platform()?,
+    ]);
+    let pushed = output(&mut mutate)?;
+    pushed
+        .lines()
+        .last()
+        .map(|line| line.trim().to_owned())
+        .filter(|line| line.contains("@sha256:"))
+        .with_context(|| format!("crane did not say which digest {reference} has: {pushed:?}"))
+}
+
+/// The target triple that the compiler builds for by default.
+fn host_target() -> anyhow::Result<String> {
+    let text = output(Command::new("rustc").arg("-vV"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .context("rustc -vV names no host")
+}
+
+/// The platform of the image, in the words of the OCI image specification.
+fn platform() -> anyhow::Result<&'static str> {
+    Ok(match std::env::consts::ARCH {
+        "x86_64" => "linux/amd64",
+        "aarch64" => "linux/arm64",
+        other => bail!("no image can be built on {other}: the platforms are x86_64 and aarch64"),
+    })
+}
+
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("failed to run {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

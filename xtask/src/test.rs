@@ -1,0 +1,122 @@
+//! `cargo xtask test`: everything that must hold before a change lands, cheapest first.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use clap::ValueEnum;
+
+use crate::{e2e, generate};
+
+/// One step of the tests.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Step {
+    /// The code is formatted.
+    Format,
+    /// The linter has nothing to say.
+    Lint,
+    /// The documentation builds without a warning.
+    Doc,
+    /// The files that are derived from code are as the code has them.
+    Generate,
+    /// Unit tests, tests of the command line, doc tests.
+    Unit,
+    /// End-to-end tests on a real cluster.
+    E2e,
+}
+
+/// How a step ended.
+struct Ended {
+    step: Step,
+    took: Duration,
+    error: Option<anyhow::Error>,
+}
+
+/// Runs the steps (all of them when none is named), also those behind one that fails, and says at the end how each ended.
+pub(crate) fn run(root: &Path, steps: &[Step]) -> anyhow::Result<()> {
+    let steps = if steps.is_empty() { Step::value_variants() } else { steps };
+    let ended: Vec<Ended> = steps.iter().map(|step| end(root, *step)).collect();
+    println!("\nSTEP       RESULT   TIME");
+    for Ended { step, took, error } in &ended {
+        let result = if error.is_none() { "passed" } else { "FAILED" };
+        println!("{:<10} {result:<8} {} s", name(*step), took.as_secs());
+    }
+    for Ended { step, error, .. } in &ended {
+        if let Some(error) = error {
+            println!("\n{}: {error:#}", name(*step));
+        }
+    }
+    let failed = ended.iter().filter(|ended| ended.error.is_some()).count();
+    println!("\nsteps: {} passed, {failed} failed", ended.len() - failed);
+    ensure!(failed == 0, "{failed} of {} steps failed", ended.len());
+    Ok(())
+}
+
+fn end(root: &Path, step: Step) -> Ended {
+    println!("\n==> {}", name(step));
+    let began = Instant::now();
+    let error = carry_out(root, step).err();
+    if let Some(error) = &error {
+        println!("{} failed: {error:#}", name(step));
+    }
+    Ended {
+        step,
+        took: began.elapsed(),
+        error,
+    }
+}
+
+fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
+    match step {
+        Step::Format => cargo(root, &["fmt", "--all", "--check"], &[]),
+        Step::Lint => cargo(
+            root,
+            &["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
+            &[],
+        ),
+        Step::Doc => cargo(
+            root,
+            &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        ),
+        Step::Generate => is_generated(root),
+        // The feature that switches the end-to-end tests on is off here; they are a step of their own.
+        Step::Unit => cargo(root, &["test", "--locked", "--workspace"], &[]),
+        Step::E2e => e2e::run(root),
+    }
+}
+
+/// Writes the derived files and compares them with what was there.
+fn is_generated(root: &Path) -> anyhow::Result<()> {
+    let before: Vec<(String, String)> = generate::paths()
+        .into_iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(root.join(&path)).unwrap_or_default();
+            (path, text)
+        })
+        .collect();
+    generate::run(root)?;
+    let stale: Vec<&str> = before
+        .iter()
+        .filter(|(path, text)| std::fs::read_to_string(root.join(path)).unwrap_or_default() != *text)
+        .map(|(path, _)| path.as_str())
+        .collect();
+    ensure!(stale.is_empty(), "out of date, and now written anew: {}; commit them", stale.join(", "));
+    Ok(())
+}
+
+/// Runs cargo and fails when it fails.
+pub(crate) fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(arguments).envs(environment.iter().copied());
+    let status = command.status().context("failed to run cargo")?;
+    ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
+    Ok(())
+}
+
+fn name(step: Step) -> String {
+    step.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
