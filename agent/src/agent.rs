@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use coral_api::{NodeImages, NodeImagesStatus, keys, node_images::RuntimeInfo};
+use coral_api::{
+    ImageReference, NodeImages, NodeImagesStatus, keys,
+    node_images::{FilesystemUsage, RuntimeInfo, SecretReference},
+};
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use kube::{
@@ -17,6 +20,7 @@ use tracing::Instrument as _;
 use crate::{
     classify::Failure,
     plan::{Action, next_wake, plan},
+    pull::Puller,
     report,
     runtime::{HeldImage, Inventory, Runtime},
     situation::Situation,
@@ -24,6 +28,8 @@ use crate::{
 
 /// How often the agent looks at what the runtime holds.
 const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// How often it looks while the runtime does not answer.
+const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// Pause before the next try of a status write that failed.
 const WRITE_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// Longest time for one status write.
@@ -35,6 +41,7 @@ const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Agent {
     api: Api<NodeImages>,
     runtime: Runtime,
+    puller: Puller,
     node: String,
     max_parallel_pulls: usize,
 
@@ -71,7 +78,7 @@ enum Done {
 struct Look {
     runtime: RuntimeInfo,
     inventory: Inventory,
-    filesystem: Option<coral_api::node_images::FilesystemUsage>,
+    filesystem: Option<FilesystemUsage>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +92,12 @@ enum WriteError {
 impl Agent {
     pub(crate) fn new(client: Client, runtime: Runtime, node: String, max_parallel_pulls: usize) -> Self {
         Self {
-            api: Api::all(client),
+            api: Api::all(client.clone()),
+            puller: Puller::new(client, runtime.clone()),
             runtime,
+            situation: Situation::new(node.clone()),
             node,
             max_parallel_pulls,
-            situation: Situation::default(),
             is_asked: false,
             tasks: JoinSet::new(),
             pulling: HashMap::new(),
@@ -137,9 +145,13 @@ impl Agent {
             match action {
                 Action::Pull {
                     image,
-                    identity,
+                    reference,
+                    secrets,
                     timeout,
-                } => self.pull(image, identity, timeout, now),
+                } => {
+                    self.situation.pull_began(&image, now);
+                    self.pull(image, reference, secrets, timeout);
+                }
                 Action::Cancel { image } => {
                     if let Some(pull) = self.pulling.remove(&image) {
                         tracing::info!(%image, "The pull ends, for nobody wants the image any more");
@@ -192,16 +204,17 @@ impl Agent {
             }
             Ok((_, Done::Look { began, result })) => {
                 self.is_looking = false;
-                self.next_look = now + LOOK_INTERVAL;
                 match result {
                     Ok(look) => {
+                        self.next_look = now + LOOK_INTERVAL;
                         self.situation.runtime = Some(look.runtime);
                         self.situation.filesystem = look.filesystem;
                         self.situation.looked(began, look.inventory);
                     }
                     Err(failure) => {
-                        tracing::warn!(message = failure.message, "The container runtime does not answer");
-                        self.situation.lost_runtime(failure);
+                        tracing::warn!(cause = failure.message, "The container runtime does not answer");
+                        self.next_look = now + LOOK_RETRY;
+                        self.situation.lost_runtime(failure, now);
                     }
                 }
             }
@@ -237,14 +250,13 @@ impl Agent {
         });
     }
 
-    fn pull(&mut self, image: String, identity: String, timeout: Duration, now: Timestamp) {
-        self.situation.pull_began(&image, now);
-        let runtime = self.runtime.clone();
-        let span = tracing::info_span!("pull", image = %identity);
+    fn pull(&mut self, image: String, reference: ImageReference, secrets: Vec<SecretReference>, timeout: Duration) {
+        let puller = self.puller.clone();
+        let span = tracing::info_span!("pull", image = %reference);
         let name = image.clone();
         let task = async move {
             tracing::info!("The pull begins");
-            let result = tokio::time::timeout(timeout, pull(&runtime, &identity))
+            let result = tokio::time::timeout(timeout, puller.pull(&reference, &secrets))
                 .await
                 .unwrap_or_else(|_| {
                     Err(Failure {
@@ -254,7 +266,7 @@ impl Agent {
                 });
             match &result {
                 Ok(held) => tracing::info!(digest = held.digest, bytes = held.size_bytes, "The image is there"),
-                Err(failure) => tracing::warn!(reason = %failure.reason, message = failure.message, "The pull failed"),
+                Err(failure) => tracing::warn!(reason = %failure.reason, cause = failure.message, "The pull failed"),
             }
             Done::Pull { image, result }
         };
@@ -305,14 +317,6 @@ impl Agent {
             }
         }
     }
-}
-
-async fn pull(runtime: &Runtime, identity: &str) -> Result<HeldImage, Failure> {
-    runtime.pull(identity).await?;
-    runtime.image(identity).await?.ok_or_else(|| Failure {
-        reason: coral_api::FailureReason::Unknown,
-        message: "the container runtime reports a finished pull, but does not hold the image".to_owned(),
-    })
 }
 
 async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> Result<(), WriteError> {

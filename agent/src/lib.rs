@@ -11,10 +11,14 @@
 mod agent;
 mod args;
 pub mod classify;
+pub mod credentials;
 pub mod plan;
+mod pull;
 pub mod report;
 pub mod runtime;
 pub mod situation;
+
+use anyhow::Context as _;
 
 pub use args::Args;
 
@@ -27,6 +31,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client,
         log: _,
     } = args;
+    // Credentials pass through this process: its memory is for no core dump and no debugger.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("failed to keep the memory of the process out of core dumps")?;
     let shutdown = coral_runtime::shutdown()?;
     let client = coral_runtime::client(&client).await?;
     let runtime = runtime::Runtime::new(&runtime_endpoint)?;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use coral_api::node_images::DesiredState;
+use coral_api::{
+    ImageReference,
+    node_images::{DesiredState, SecretReference},
+};
 use jiff::Timestamp;
 
 use crate::situation::{Situation, Wanted};
@@ -14,8 +17,10 @@ pub enum Action {
     Pull {
         /// The image as the object names it.
         image: String,
-        /// The image as the runtime names it.
-        identity: String,
+        /// The image, read.
+        reference: ImageReference,
+        /// Secrets with credentials, in the order in which to try them.
+        secrets: Vec<SecretReference>,
         /// How long the pull may take.
         timeout: Duration,
     },
@@ -41,33 +46,34 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
         .map(|image| Action::Cancel { image: image.clone() })
         .collect();
 
-    // Without an inventory nobody knows what is missing.
-    if situation.paused.is_some() || situation.inventory.is_none() {
+    // Without an inventory nobody knows what is missing, and a runtime that does not answer pulls nothing.
+    if situation.paused.is_some() || situation.inventory.is_none() || situation.runtime_failure.is_some() {
         return actions;
     }
     let free = max_parallel_pulls.saturating_sub(running.len() - actions.len());
-    let mut ready: Vec<(&Wanted, &String)> = situation
+    let mut ready: Vec<(&Wanted, &ImageReference)> = situation
         .wanted
         .iter()
         .filter(|wanted| !running.contains(&wanted.entry.image) && situation.lacks(wanted))
         .filter(|wanted| next_attempt(situation, wanted).is_none_or(|time| time <= now))
-        .filter_map(|wanted| Some((wanted, wanted.identity.as_ref().ok()?)))
+        .filter_map(|wanted| Some((wanted, wanted.reference.as_ref().ok()?)))
         .collect();
     // The sort is stable: within a priority the order of the object stays.
     ready.sort_by_key(|(wanted, _)| std::cmp::Reverse(wanted.entry.priority));
-    let mut begun: Vec<&String> = Vec::new();
-    for (wanted, identity) in ready {
+    let mut begun: Vec<&ImageReference> = Vec::new();
+    for (wanted, reference) in ready {
         if begun.len() == free {
             break;
         }
         // Two spellings of one image are one pull.
-        if begun.contains(&identity) {
+        if begun.contains(&reference) {
             continue;
         }
-        begun.push(identity);
+        begun.push(reference);
         actions.push(Action::Pull {
             image: wanted.entry.image.clone(),
-            identity: identity.clone(),
+            reference: reference.clone(),
+            secrets: wanted.entry.pull_secrets.clone(),
             timeout: wanted.entry.timeout.into(),
         });
     }

@@ -29,13 +29,13 @@ pub fn status(situation: &Situation, previous: &[Condition], now: Timestamp) -> 
 }
 
 fn ready(situation: &Situation, previous: &[Condition], now: Timestamp) -> Condition {
-    let (is_ready, reason, message) = match (&situation.inventory, &situation.runtime_failure) {
-        (Some(_), _) => (
+    let (is_ready, reason, message) = match (&situation.runtime_failure, &situation.inventory) {
+        (None, Some(_)) => (
             true,
             "RuntimeReady",
             "The agent reaches the container runtime.".to_owned(),
         ),
-        (None, Some(failure)) => (false, "RuntimeUnavailable", failure.message.clone()),
+        (Some(failure), _) => (false, "RuntimeUnavailable", failure.message.clone()),
         (None, None) => (
             false,
             "Starting",
@@ -89,7 +89,7 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     let pulls = situation.pulls(wanted).cloned().unwrap_or_default();
     let next_attempt = pulls.next_attempt;
     let attempts = i32::try_from(pulls.failed_attempts).unwrap_or(i32::MAX);
-    let failure = match (&wanted.identity, held) {
+    let failure = match (&wanted.reference, held) {
         (Err(message), _) => Some(ImageFailure {
             reason: FailureReason::InvalidReference,
             message: message.clone(),
@@ -117,7 +117,7 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
         ImageState::Present
     } else if wanted.entry.state == DesiredState::Absent {
         ImageState::Absent
-    } else if wanted.identity.is_err() {
+    } else if wanted.reference.is_err() {
         ImageState::Failed
     } else if pulls.running_since.is_some() {
         ImageState::Pulling

@@ -7,12 +7,15 @@ use coral_api::{
     node_images::{FilesystemUsage, RuntimeInfo},
 };
 use coral_proto::runtime_v1::{
-    ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, VersionRequest,
+    AuthConfig, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, VersionRequest,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::classify::{Failure, classify};
+use crate::{
+    classify::{Failure, classify},
+    credentials::Credential,
+};
 
 /// A list of a few thousand images is larger than tonic's limit of 4 MiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -105,12 +108,12 @@ impl Runtime {
         Ok(answer.image.map(|image| held(&image, identity)))
     }
 
-    /// Pulls an image. Dropping the future ends the pull.
-    pub async fn pull(&self, identity: &str) -> Result<(), Failure> {
+    /// Pulls an image, anonymously where there is no credential. Dropping the future ends the pull.
+    pub async fn pull(&self, identity: &str, credential: Option<&Credential>) -> Result<(), Failure> {
         let mut images = self.images.clone();
         let request = PullImageRequest {
             image: Some(spec(identity)),
-            auth: None,
+            auth: credential.map(auth),
         };
         images.pull_image(request).await.map_err(|status| classify(&status))?;
         Ok(())
@@ -147,6 +150,15 @@ fn spec(identity: &str) -> ImageSpec {
     ImageSpec {
         image: identity.to_owned(),
         ..ImageSpec::default()
+    }
+}
+
+fn auth(credential: &Credential) -> AuthConfig {
+    AuthConfig {
+        username: credential.username.to_string(),
+        password: credential.password.to_string(),
+        identity_token: credential.identity_token.to_string(),
+        ..AuthConfig::default()
     }
 }
 

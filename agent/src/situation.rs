@@ -8,7 +8,7 @@ use std::{
 };
 
 use coral_api::{
-    ImageReference, NodeImages,
+    ImageReference, InvalidReference, NodeImages,
     node_images::{DesiredImage, DesiredState, FilesystemUsage, PauseReason, RuntimeInfo},
     prefetch::PullPolicy,
 };
@@ -21,20 +21,26 @@ use crate::{
 
 /// Pause after the first failed attempt; it doubles with each further one.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+/// How long what the runtime held is believed when it does not answer.
+const MEMORY: SignedDuration = SignedDuration::from_secs(60);
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(300);
 
 /// What the agent knows.
 #[derive(Clone, Debug, Default)]
 pub struct Situation {
+    /// Name of the node.
+    pub node: String,
     /// Generation of the NodeImages object that is acted on.
     pub generation: Option<i64>,
     /// Why nothing is to be pulled.
     pub paused: Option<PauseReason>,
     /// The images that are asked for, in the order of the object.
     pub wanted: Vec<Wanted>,
-    /// What the runtime holds; none before the first look, and while the runtime does not answer.
+    /// What the runtime held when it was last seen; none before the first look, and when that is too long ago.
     pub inventory: Option<Inventory>,
+    /// When the runtime last answered.
+    pub last_answer: Option<Timestamp>,
     /// Why the runtime does not answer.
     pub runtime_failure: Option<Failure>,
     /// Which runtime it is.
@@ -50,8 +56,8 @@ pub struct Situation {
 pub struct Wanted {
     /// The entry of the object.
     pub entry: DesiredImage,
-    /// The name for the runtime; an error when the entry has no image reference.
-    pub identity: Result<String, String>,
+    /// The image, read; an error when the entry has no image reference.
+    pub reference: Result<ImageReference, String>,
 }
 
 /// How the pulls of one image went.
@@ -70,6 +76,15 @@ pub struct Pulls {
 }
 
 impl Situation {
+    /// What the agent of a node knows when it starts.
+    #[must_use]
+    pub fn new(node: String) -> Self {
+        Self {
+            node,
+            ..Self::default()
+        }
+    }
+
     /// Takes in what the NodeImages object now asks for; `None` when there is no such object.
     pub fn asked(&mut self, object: Option<&NodeImages>) {
         let Some(object) = object else {
@@ -104,23 +119,26 @@ impl Situation {
     pub fn looked(&mut self, began: Timestamp, mut inventory: Inventory) {
         // An image whose pull ended after the look had begun may be missing in what the look saw.
         for wanted in &self.wanted {
-            if let Ok(identity) = &wanted.identity
+            if let Some(identity) = wanted.identity()
                 && self
                     .pulls
                     .get(&wanted.entry.image)
                     .is_some_and(|pulls| pulls.last_success.is_some_and(|(_, ended)| ended >= began))
-                && let Some(held) = self.inventory.as_ref().and_then(|inventory| inventory.get(identity))
+                && let Some(held) = self.inventory.as_ref().and_then(|inventory| inventory.get(&identity))
             {
-                inventory.entry(identity.clone()).or_insert_with(|| held.clone());
+                inventory.entry(identity).or_insert_with(|| held.clone());
             }
         }
         self.inventory = Some(inventory);
+        self.last_answer = Some(began);
         self.runtime_failure = None;
     }
 
-    /// Takes in that the runtime does not answer.
-    pub fn lost_runtime(&mut self, failure: Failure) {
-        self.inventory = None;
+    /// Takes in that the runtime does not answer. A restart takes no image away, so for a while what was seen last still holds.
+    pub fn lost_runtime(&mut self, failure: Failure, now: Timestamp) {
+        if self.last_answer.is_none_or(|time| now.duration_since(time) > MEMORY) {
+            self.inventory = None;
+        }
         self.runtime_failure = Some(failure);
     }
 
@@ -143,8 +161,8 @@ impl Situation {
         let Some(wanted) = self.wanted.iter().find(|wanted| wanted.entry.image == image) else {
             return;
         };
-        if let (Ok(identity), Some(inventory)) = (&wanted.identity, &mut self.inventory) {
-            inventory.insert(identity.clone(), held);
+        if let (Some(identity), Some(inventory)) = (wanted.identity(), &mut self.inventory) {
+            inventory.insert(identity, held);
         }
         if let Some(pulls) = self.pulls.get_mut(image) {
             let began = pulls.running_since.take().unwrap_or(now);
@@ -159,14 +177,14 @@ impl Situation {
             pulls.running_since = None;
             pulls.failed_attempts += 1;
             pulls.failure = Some(failure);
-            pulls.next_attempt = Some(now + pause(image, pulls.failed_attempts));
+            pulls.next_attempt = Some(now + pause(&self.node, image, pulls.failed_attempts));
         }
     }
 
     /// Whether the runtime holds the image.
     #[must_use]
     pub fn held(&self, wanted: &Wanted) -> Option<&HeldImage> {
-        self.inventory.as_ref()?.get(wanted.identity.as_ref().ok()?)
+        self.inventory.as_ref()?.get(&wanted.identity()?)
     }
 
     /// How the pulls of a wanted image went.
@@ -179,7 +197,7 @@ impl Situation {
     #[must_use]
     pub fn lacks(&self, wanted: &Wanted) -> bool {
         wanted.entry.state == DesiredState::Present
-            && wanted.identity.is_ok()
+            && wanted.reference.is_ok()
             && (self.held(wanted).is_none() || self.is_stale(wanted))
     }
 
@@ -195,12 +213,14 @@ impl Situation {
 
 impl Wanted {
     fn new(entry: DesiredImage) -> Self {
-        let identity = entry
-            .image
-            .parse::<ImageReference>()
-            .map(|image| image.identity())
-            .map_err(|error| error.to_string());
-        Self { entry, identity }
+        let reference = entry.image.parse().map_err(|error: InvalidReference| error.to_string());
+        Self { entry, reference }
+    }
+
+    /// The name for the runtime.
+    #[must_use]
+    pub fn identity(&self) -> Option<String> {
+        self.reference.as_ref().ok().map(ImageReference::identity)
     }
 }
 
@@ -234,11 +254,11 @@ fn remembered(object: &NodeImages, image: &str) -> Pulls {
 }
 
 /// The pause after the given failed attempt: doubling, with a jitter of a quarter so that nodes do not knock in step.
-fn pause(image: &str, failed_attempts: u32) -> SignedDuration {
+fn pause(node: &str, image: &str, failed_attempts: u32) -> SignedDuration {
     let doublings = failed_attempts.saturating_sub(1).min(16);
     let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
     let mut hasher = DefaultHasher::new();
-    (image, failed_attempts, std::process::id()).hash(&mut hasher);
+    (node, image, failed_attempts).hash(&mut hasher);
     let spread = i32::try_from(hasher.finish() % 501).unwrap_or(0);
     pause.saturating_mul(750 + spread) / 1000
 }
@@ -248,9 +268,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nodes_do_not_knock_in_step() {
+        assert_ne!(pause("node-1", "nginx", 5), pause("node-2", "nginx", 5));
+    }
+
+    #[test]
     fn pauses_double_up_to_five_minutes() {
         for (attempt, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (9, 256), (10, 300), (1_000, 300)] {
-            let pause = pause("nginx", attempt);
+            let pause = pause("node-1", "nginx", attempt);
             let middle = SignedDuration::from_secs(seconds);
             assert!(
                 pause >= middle * 3 / 4 && pause <= middle * 5 / 4,

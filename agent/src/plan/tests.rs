@@ -88,7 +88,7 @@ fn nothing_is_pulled_before_the_first_look_or_while_paused() {
     situation.paused = Some(PauseReason::DiskPressure);
     assert!(words(&situation, &[], NOW).is_empty());
     situation.paused = None;
-    situation.lost_runtime(failure());
+    situation.lost_runtime(failure(), NOW);
     assert!(words(&situation, &[], NOW).is_empty());
 }
 

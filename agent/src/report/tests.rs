@@ -85,16 +85,20 @@ fn malformed_references_and_pressure_are_told() {
 }
 
 #[test]
-fn a_lost_runtime_is_not_ready_and_holds_nothing() {
+fn a_lost_runtime_is_not_ready_and_after_a_minute_holds_nothing() {
     let mut situation = situation(&[json!({"image": "a"})]);
     situation.pull_succeeded("a", HeldImage::default(), NOW);
     assert_eq!(states(&situation), [ImageState::Present]);
-    situation.lost_runtime(Failure {
+    let gone = Failure {
         reason: FailureReason::RuntimeUnavailable,
         message: "gone".into(),
-    });
+    };
+    situation.lost_runtime(gone.clone(), NOW + 30.seconds());
+    let restarting = status(&situation, &[], NOW);
+    assert!(!conditions::is_true(&restarting.conditions, conditions::READY));
+    assert_eq!(restarting.images[0].state, ImageState::Present);
+    situation.lost_runtime(gone, NOW + 61.seconds());
     let status = status(&situation, &[], NOW);
-    assert!(!conditions::is_true(&status.conditions, conditions::READY));
     assert_eq!(status.images[0].state, ImageState::Waiting);
     assert_eq!(
         status.images[0].failure.as_ref().unwrap().reason,

@@ -213,7 +213,10 @@ fn verdict(wish: &Wish<'_>, nodes: NodeCounts, held: usize, is_done: bool, failu
         reason,
         message,
     };
-    let images = counted(wish.images.len(), "image", "images");
+    let images = match wish.images.len() {
+        1 => "the image".to_owned(),
+        number => format!("all {number} images"),
+    };
     let have = format!("{} of {} nodes have {images}", nodes.ready, nodes.desired);
     let first_failure = failures.first().map_or_else(String::new, |failure| {
         let place = if failure.node.is_empty() {

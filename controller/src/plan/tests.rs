@@ -297,7 +297,7 @@ fn a_failure_frees_the_slot_and_is_told() {
     );
     assert_eq!(
         stalled.message,
-        "0 of 2 nodes have 1 image; 2 failed: nginx:nope on a: NotFound"
+        "0 of 2 nodes have the image; 2 failed: nginx:nope on a: NotFound"
     );
 }
 
