@@ -121,7 +121,7 @@ pub struct PrefetchSpec {
     pub priority: i32,
 
     /// How long one attempt at one image on one node may take.
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::timeout", extend("default" = "10m"))]
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
 

@@ -79,13 +79,7 @@ pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
 
 /// A duration of at least one second and at most a day.
 pub(crate) fn timeout(_: &mut SchemaGenerator) -> Schema {
-    let mut schema = duration_between(
-        "1s",
-        "24h",
-        "must be a duration from 1s to 24h, such as 30s, 10m or 1h30m",
-    );
-    schema.insert("default".to_owned(), "10m".into());
-    schema
+    duration_between("1s", "24h", "must be a duration from 1s to 24h, such as 30s, 10m or 1h30m")
 }
 
 /// Zero, or a duration of at least ten seconds.

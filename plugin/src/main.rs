@@ -1,1 +1,48 @@
-fn main() {}
+//! `kubectl coral`: images on nodes before anyone needs them, and where they are.
+//!
+//! ```text
+//!   main ──► cli (arguments) ──► commands/<verb> ──► client ──► API server
+//!                                      │
+//!                                      └──► printer (stdout: data, stderr: the rest)
+//! ```
+//!
+//! What is worth testing is pure: [`selector`], [`naming`], [`matrix`], [`failures`], the layout of tables, and the judgement of a wait.
+
+mod cli;
+mod client;
+mod commands;
+mod error;
+mod exit;
+mod failure_advice;
+mod failures;
+#[cfg(test)]
+mod fixtures;
+mod human;
+mod images;
+mod matrix;
+mod naming;
+mod near;
+mod output;
+mod printer;
+mod progress;
+mod selector;
+mod table;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{cli::Cli, printer::Printer};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::refuse(&error),
+    };
+    let printer = Printer::new();
+    match commands::run(cli, &printer) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => error.report(&printer),
+    }
+}

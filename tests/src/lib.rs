@@ -16,7 +16,9 @@
 //! ```
 
 pub mod cluster;
+pub mod images;
 pub mod progress;
+pub mod relay;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, NodeOptions};

@@ -33,7 +33,13 @@ mod tests {
 
     #[test]
     fn step_lines_stand_in_columns() {
-        assert_eq!(step_line("etcd", Duration::from_millis(440)), "etcd                                0.4 s");
-        assert_eq!(step_line("pods run", Duration::from_secs(12)).len(), step_line("etcd", Duration::ZERO).len());
+        assert_eq!(
+            step_line("etcd", Duration::from_millis(440)),
+            "etcd                                0.4 s"
+        );
+        assert_eq!(
+            step_line("pods run", Duration::from_secs(12)).len(),
+            step_line("etcd", Duration::ZERO).len()
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    pin::pin,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -75,7 +76,7 @@ struct AddNode {
     light: bool,
 }
 
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::workspace().join("target"), PathBuf::from)
 }
 
@@ -157,13 +158,25 @@ async fn up(dir: &Path, up: Up) -> Result<()> {
 }
 
 /// Ends the work when somebody presses Ctrl-C or asks the process to end: what it was making goes with it.
-async fn or_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn or_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
+    let mut signalled = pin!(async {
+        tokio::select! {
+            _ = interrupt.recv() => "interrupt",
+            _ = terminate.recv() => "terminate",
+        }
+    });
     let name = tokio::select! {
-        result = work => return result,
-        _ = interrupt.recv() => "interrupt",
-        _ = terminate.recv() => "terminate",
+        result = work => {
+            // A terminal interrupts the programs that we run too, so that their failure may come first.
+            let pending = tokio::time::timeout(Duration::from_millis(50), &mut signalled);
+            match result {
+                Ok(result) => return Ok(result),
+                Err(error) => pending.await.map_err(|_| error)?,
+            }
+        }
+        name = &mut signalled => name,
     };
     bail!("ended by the {name} signal; nothing is left behind");
 }

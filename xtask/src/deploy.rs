@@ -25,15 +25,15 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(root: &Path, args: Args) -> anyhow::Result<()> {
     let cluster = Cluster::attach(&args.dir).await?;
-    deploy(root, &cluster)
+    deploy(root, &cluster).await
 }
 
 /// Builds the image, pushes it to the cluster's open registry, applies the manifests and waits until everything runs.
-pub(crate) fn deploy(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) async fn deploy(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     let began = Instant::now();
     let repository = format!("{}/coral", cluster.registry());
     let crane = cluster.tools().node("crane");
-    let pushed = image::push(root, &crane, &format!("{repository}:dev"))?;
+    let pushed = image::push(root, &crane, &format!("{repository}:dev")).await?;
     println!("{}", step_line("image", began.elapsed()));
 
     let began = Instant::now();

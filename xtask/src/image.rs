@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use coral_tests::cluster::tools::Tools;
 
-use crate::cluster::Lines;
+use crate::{cluster::Lines, test::cargo};
 
 /// Build the image of the in-cluster parts and push it.
 #[derive(Debug, clap::Args)]
@@ -24,33 +24,25 @@ const PACKAGES: &[&str] = &["coral-agent", "coral-controller"];
 
 pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let tools = Tools::build(&Lines).await?;
-    println!("{}", push(root, &tools.node("crane"), &args.reference)?);
+    println!("{}", push(root, &tools.node("crane"), &args.reference).await?);
     Ok(())
 }
 
 /// Builds the static binaries for the machine's own target and returns the folder that holds them.
-pub(crate) fn build(root: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) async fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let target = host_target()?;
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(root)
-        .args(["build", "--release", "--locked", "--target", &target])
-        // The image has nothing but the binaries: no libc to load.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    let mut arguments = vec!["build", "--release", "--locked", "--target", &target];
     for package in PACKAGES {
-        cargo.args(["--package", package]);
+        arguments.extend(["--package", package]);
     }
-    let status = cargo.status().context("failed to run cargo")?;
-    ensure!(
-        status.success(),
-        "the static binaries could not be built: cargo ended with {status}"
-    );
+    // The image has nothing but the binaries: no libc to load.
+    cargo(root, &arguments, &[("RUSTFLAGS", "-C target-feature=+crt-static")]).await?;
     Ok(root.join("target").join(&target).join("release"))
 }
 
 /// Builds the image and pushes it as `reference`. Returns the reference by digest.
-pub(crate) fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::Result<String> {
-    let binaries = build(root)?;
+pub(crate) async fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::Result<String> {
+    let binaries = build(root).await?;
     let work = root.join("target/image");
     fs::create_dir_all(&work).with_context(|| format!("failed to make {}", work.display()))?;
     let layer = work.join("layer.tar");

@@ -1,12 +1,15 @@
 //! Developer commands of Coral: `cargo xtask <command>`.
-#![expect(clippy::print_stdout, reason = "what these commands print is their result")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program prints")]
 
 mod cluster;
+mod demo;
 mod deploy;
+mod e2e;
 mod generate;
 mod image;
+mod test;
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -23,22 +26,38 @@ struct Cli {
 enum Command {
     /// A real Kubernetes cluster on this machine.
     Cluster(cluster::Args),
+    /// Watch Coral do its job on a real Kubernetes on this machine.
+    Demo(demo::Args),
     /// Install Coral, as it is in this checkout, in a running cluster.
     Deploy(deploy::Args),
     /// Write the files that are derived from code.
     Generate,
     /// Build the image of the in-cluster parts and push it.
     Image(image::Args),
+    /// Run everything that must hold before a change lands.
+    Test(test::Args),
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
     let root = workspace();
-    match Cli::parse().command {
+    match command {
         Command::Cluster(args) => cluster::run(args).await,
+        Command::Demo(args) => demo::run(root, args).await,
         Command::Deploy(args) => deploy::run(root, args).await,
         Command::Generate => generate::run(root),
         Command::Image(args) => image::run(root, &args).await,
+        Command::Test(args) => test::run(root, args).await,
     }
 }
 

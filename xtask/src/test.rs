@@ -2,14 +2,18 @@
 
 use std::{
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
+use coral_tests::cluster::prerequisites;
+use tokio::process::Command;
 
-use crate::{e2e, generate};
+use crate::{
+    cluster::{Lines, or_signal},
+    e2e, generate,
+};
 
 /// One step of the tests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -28,6 +32,13 @@ pub(crate) enum Step {
     E2e,
 }
 
+/// Run everything that must hold before a change lands, cheapest first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The steps to run; all of them when none is named.
+    steps: Vec<Step>,
+}
+
 /// How a step ended.
 struct Ended {
     step: Step,
@@ -35,10 +46,19 @@ struct Ended {
     error: Option<anyhow::Error>,
 }
 
-/// Runs the steps (all of them when none is named), also those behind one that fails, and says at the end how each ended.
-pub(crate) fn run(root: &Path, steps: &[Step]) -> anyhow::Result<()> {
-    let steps = if steps.is_empty() { Step::value_variants() } else { steps };
-    let ended: Vec<Ended> = steps.iter().map(|step| end(root, *step)).collect();
+/// Runs the steps, also those behind one that fails, and says at the end how each ended.
+pub(crate) async fn run(root: &Path, args: Args) -> anyhow::Result<()> {
+    let Args { steps } = args;
+    prerequisites::ensure(&Lines)?;
+    let steps = if steps.is_empty() {
+        Step::value_variants()
+    } else {
+        &steps
+    };
+    let mut ended = Vec::with_capacity(steps.len());
+    for step in steps {
+        ended.push(or_signal(async { Ok(end(root, *step).await) }).await?);
+    }
     println!("\nSTEP       RESULT   TIME");
     for Ended { step, took, error } in &ended {
         let result = if error.is_none() { "passed" } else { "FAILED" };
@@ -55,10 +75,10 @@ pub(crate) fn run(root: &Path, steps: &[Step]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn end(root: &Path, step: Step) -> Ended {
+async fn end(root: &Path, step: Step) -> Ended {
     println!("\n==> {}", name(step));
     let began = Instant::now();
-    let error = carry_out(root, step).err();
+    let error = carry_out(root, step).await.err();
     if let Some(error) = &error {
         println!("{} failed: {error:#}", name(step));
     }
@@ -69,23 +89,44 @@ fn end(root: &Path, step: Step) -> Ended {
     }
 }
 
-fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
+async fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
     match step {
-        Step::Format => cargo(root, &["fmt", "--all", "--check"], &[]),
-        Step::Lint => cargo(
-            root,
-            &["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
-            &[],
-        ),
-        Step::Doc => cargo(
-            root,
-            &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
-            &[("RUSTDOCFLAGS", "-D warnings")],
-        ),
+        Step::Format => cargo(root, &["fmt", "--all", "--check"], &[]).await,
+        Step::Lint => {
+            cargo(
+                root,
+                &[
+                    "clippy",
+                    "--locked",
+                    "--workspace",
+                    "--all-targets",
+                    "--all-features",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+                &[],
+            )
+            .await
+        }
+        Step::Doc => {
+            cargo(
+                root,
+                &[
+                    "doc",
+                    "--locked",
+                    "--workspace",
+                    "--no-deps",
+                    "--document-private-items",
+                ],
+                &[("RUSTDOCFLAGS", "-D warnings")],
+            )
+            .await
+        }
         Step::Generate => is_generated(root),
         // The feature that switches the end-to-end tests on is off here; they are a step of their own.
-        Step::Unit => cargo(root, &["test", "--locked", "--workspace"], &[]),
-        Step::E2e => e2e::run(root),
+        Step::Unit => cargo(root, &["test", "--locked", "--workspace"], &[]).await,
+        Step::E2e => e2e::run(root).await,
     }
 }
 
@@ -104,19 +145,28 @@ fn is_generated(root: &Path) -> anyhow::Result<()> {
         .filter(|(path, text)| std::fs::read_to_string(root.join(path)).unwrap_or_default() != *text)
         .map(|(path, _)| path.as_str())
         .collect();
-    ensure!(stale.is_empty(), "out of date, and now written anew: {}; commit them", stale.join(", "));
+    ensure!(
+        stale.is_empty(),
+        "out of date, and now written anew: {}; commit them",
+        stale.join(", ")
+    );
     Ok(())
 }
 
 /// Runs cargo and fails when it fails.
-pub(crate) fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+pub(crate) async fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(arguments).envs(environment.iter().copied());
-    let status = command.status().context("failed to run cargo")?;
+    command
+        .current_dir(root)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .kill_on_drop(true);
+    let status = command.status().await.context("failed to run cargo")?;
     ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
     Ok(())
 }
 
 fn name(step: Step) -> String {
-    step.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    step.to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }

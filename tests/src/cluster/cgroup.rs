@@ -29,14 +29,22 @@ impl Hierarchies {
 
     fn among(mounts: &[Mount]) -> Option<Self> {
         let version_1: Vec<&Mount> = mounts.iter().filter(|mount| mount.kind == "cgroup").collect();
-        let of_controller =
-            |name: &str| version_1.iter().find(|mount| mount.options.iter().any(|option| option == name));
+        let of_controller = |name: &str| {
+            version_1
+                .iter()
+                .find(|mount| mount.options.iter().any(|option| option == name))
+        };
         let version_2 = mounts.iter().find(|mount| mount.kind == "cgroup2");
         // A process is in one cgroup of every hierarchy. The one for `pids` follows pods too, and unlike `cpu` and
         // `memory` the kubelet does not look at it to find out where it is itself.
         let tracking = of_controller("pids").copied().or(version_2)?;
         Some(Self {
-            roots: version_1.iter().copied().chain(version_2).map(|mount| mount.target.clone()).collect(),
+            roots: version_1
+                .iter()
+                .copied()
+                .chain(version_2)
+                .map(|mount| mount.target.clone())
+                .collect(),
             cpuset: of_controller("cpuset").map(|mount| mount.target.clone()),
             tracking: tracking.target.clone(),
         })

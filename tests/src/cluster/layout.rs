@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
+
+use super::fingerprint::fingerprint;
+
+/// Where every cluster of the machine has a folder for its sockets.
+pub(super) const RUNTIME_DIRS: &str = "/run/coral";
 
 /// The paths and names of one cluster, all of which follow from its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,21 +25,28 @@ impl Layout {
     /// The layout of the cluster in `dir`.
     pub fn new(dir: &Path) -> Result<Self> {
         let current = env::current_dir().context("find the current directory")?;
-        Ok(Self::below(&current, dir))
+        let dir = current.join(dir);
+        // The kernel names mounts by their real paths. The directory itself need not exist yet.
+        let existing = dir
+            .ancestors()
+            .find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+        Ok(match existing {
+            Some((ancestor, real)) => Self::below(&real, dir.strip_prefix(ancestor).unwrap_or(Path::new(""))),
+            None => Self::below(&current, &dir),
+        })
     }
 
     fn below(current: &Path, dir: &Path) -> Self {
         // `components` drops `.` and doubled slashes, so that two spellings of one directory are one cluster.
         let dir: PathBuf = current.join(dir).components().collect();
-        let digest = Sha256::digest(dir.as_os_str().as_encoded_bytes());
-        let id = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let id = fingerprint(dir.as_os_str().as_encoded_bytes(), 8);
         Self { dir, id }
     }
 
     /// Sockets, and the `/run` of each node. Short, because a socket's path may have 107 bytes at most.
     #[must_use]
     pub fn runtime_dir(&self) -> PathBuf {
-        Path::new("/run/coral").join(&self.id)
+        Path::new(RUNTIME_DIRS).join(&self.id)
     }
 
     /// The file that holds the cluster's network namespace.
@@ -121,7 +132,10 @@ mod tests {
     fn spellings_of_one_directory_are_one_cluster() {
         let here = Path::new("/home/someone/coral");
         let relative = Layout::below(here, Path::new("./target//cluster/"));
-        assert_eq!(relative, Layout::below(here, Path::new("/home/someone/coral/target/cluster")));
+        assert_eq!(
+            relative,
+            Layout::below(here, Path::new("/home/someone/coral/target/cluster"))
+        );
         assert_ne!(relative.id, Layout::below(here, Path::new("target/other")).id);
     }
 

@@ -65,9 +65,16 @@ pub struct AgentOptions {
 impl AgentOptions {
     /// The program with the arguments that every agent needs.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        let arguments =
-            ["--node-name={node}", "--runtime-endpoint={endpoint}", "--kubeconfig={kubeconfig}"].map(str::to_owned);
-        Self { binary: binary.into(), arguments: arguments.to_vec() }
+        let arguments = [
+            "--node-name={node}",
+            "--runtime-endpoint={endpoint}",
+            "--kubeconfig={kubeconfig}",
+        ]
+        .map(str::to_owned);
+        Self {
+            binary: binary.into(),
+            arguments: arguments.to_vec(),
+        }
     }
 }
 

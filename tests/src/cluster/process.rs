@@ -26,7 +26,10 @@ impl ProcessRecord {
     /// Records the process that has this id now.
     pub fn of(pid: i32) -> Result<Self> {
         let stat = read_stat(pid).with_context(|| format!("find process {pid}"))?;
-        Ok(Self { pid, start_time: stat.start_time })
+        Ok(Self {
+            pid,
+            start_time: stat.start_time,
+        })
     }
 
     /// Whether it still runs. A zombie does not: nobody has asked for its exit code yet, that is all.
@@ -83,7 +86,10 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
-    Some(Stat { ended, start_time: fields.nth(18)?.parse().ok()? })
+    Some(Stat {
+        ended,
+        start_time: fields.nth(18)?.parse().ok()?,
+    })
 }
 
 /// What to start, and where it runs.
@@ -138,7 +144,10 @@ impl ProcessSpec {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(log.try_clone().with_context(|| format!("share {}", self.log.display()))?)
+            .stdout(
+                log.try_clone()
+                    .with_context(|| format!("share {}", self.log.display()))?,
+            )
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
@@ -166,7 +175,10 @@ pub fn run(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>
 
 /// Runs a short command to its end; see [`run`].
 pub fn run_command(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {}", shown(command)))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {}", shown(command)))?;
     if !output.status.success() {
         bail!(
             "`{}` failed ({}): {}{}",
@@ -188,7 +200,9 @@ fn shown(command: &Command) -> String {
 /// The last lines of a log, for an error message.
 #[must_use]
 pub fn log_tail(log: &Path, lines: usize) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
@@ -196,7 +210,10 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
 /// What tells this boot of the machine from others.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    Ok(fs::read_to_string(path).with_context(|| format!("read {path}"))?.trim().to_owned())
+    Ok(fs::read_to_string(path)
+        .with_context(|| format!("read {path}"))?
+        .trim()
+        .to_owned())
 }
 
 #[cfg(test)]
@@ -207,7 +224,13 @@ mod tests {
     fn command_name_with_blanks_and_parentheses_does_not_shift_the_fields() {
         let numbers = (4..=30).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
         let stat = parse_stat(&format!("17 (a) (b c) S {numbers}")).unwrap();
-        assert_eq!(stat, Stat { ended: false, start_time: 22 });
+        assert_eq!(
+            stat,
+            Stat {
+                ended: false,
+                start_time: 22
+            }
+        );
         assert!(parse_stat(&format!("17 (x) Z {numbers}")).unwrap().ended);
     }
 
@@ -215,7 +238,10 @@ mod tests {
     fn process_with_a_reused_id_is_not_ours() {
         let own = ProcessRecord::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.is_running());
-        let earlier = ProcessRecord { start_time: own.start_time - 1, ..own };
+        let earlier = ProcessRecord {
+            start_time: own.start_time - 1,
+            ..own
+        };
         assert!(!earlier.is_running());
         // Would end this test process if it were sent.
         earlier.signal(Signal::KILL);
@@ -231,7 +257,11 @@ mod tests {
             mount_namespace_of: Some(12),
             log: "/dev/null".into(),
         };
-        let line: Vec<String> = spec.command_line().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line: Vec<String> = spec
+            .command_line()
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         assert_eq!(
             line[4..],
             [

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
@@ -76,7 +76,9 @@ impl State {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        serde_json::from_str(&text).with_context(|| format!("understand {}", path.display())).map(Some)
+        serde_json::from_str(&text)
+            .with_context(|| format!("understand {}", path.display()))
+            .map(Some)
     }
 
     /// Writes the state; whoever reads at the same time sees the old one or the new one.
@@ -88,9 +90,10 @@ impl State {
         fs::rename(&beside, &path).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Changes the state under a lock: several processes may be attached to one cluster.
+    /// Changes the state under a lock (on the folder of the logs, which outlives everything else): several processes may
+    /// be attached to one cluster.
     pub fn update<T>(layout: &Layout, change: impl FnOnce(&mut Self) -> T) -> Result<T> {
-        let _lock = lock(&layout.dir.join("state.lock"))?;
+        let _lock = lock(&layout.logs())?;
         let mut state = Self::read(layout)?.with_context(|| format!("no cluster in {}", layout.dir.display()))?;
         let result = change(&mut state);
         state.write(layout)?;
@@ -106,20 +109,23 @@ impl State {
     /// The smallest number that no node of that kind has.
     #[must_use]
     pub fn free_node_number(&self, light: bool) -> Option<u8> {
-        (1..=MAX_NODES).find(|number| !self.nodes.iter().any(|node| node.light == light && node.number == *number))
+        (1..=MAX_NODES).find(|number| {
+            !self
+                .nodes
+                .iter()
+                .any(|node| node.light == light && node.number == *number)
+        })
     }
 }
 
 /// How many nodes of each kind a cluster may have: as many as its network has addresses for.
 pub const MAX_NODES: u8 = 100;
 
-/// Takes a lock that ends with the returned file.
-pub fn lock(path: &std::path::Path) -> Result<File> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    }
-    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    file.lock().with_context(|| format!("lock {}", path.display()))?;
+/// Locks a folder, so that no lock file is left anywhere. The lock ends with the returned file.
+pub fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let file = File::open(folder).with_context(|| format!("open {}", folder.display()))?;
+    file.lock().with_context(|| format!("lock {}", folder.display()))?;
     Ok(file)
 }
 
@@ -128,13 +134,22 @@ mod tests {
     use super::*;
 
     fn node(name: &str, light: bool, number: u8) -> NodeRecord {
-        NodeRecord { name: name.to_owned(), light, number, disk: None }
+        NodeRecord {
+            name: name.to_owned(),
+            light,
+            number,
+            disk: None,
+        }
     }
 
     #[test]
     fn numbers_of_removed_nodes_are_used_again() {
         let mut state = State::new("boot".to_owned(), 7);
-        state.nodes = vec![node("node-1", false, 1), node("node-3", false, 3), node("light-1", true, 1)];
+        state.nodes = vec![
+            node("node-1", false, 1),
+            node("node-3", false, 3),
+            node("light-1", true, 1),
+        ];
         assert_eq!(state.free_node_number(false), Some(2));
         assert_eq!(state.free_node_number(true), Some(2));
     }
@@ -143,7 +158,10 @@ mod tests {
     fn state_survives_the_file() {
         let mut state = State::new("boot".to_owned(), 7);
         state.nodes.push(node("node-1", false, 1));
-        let record = PartRecord { process: ProcessRecord { pid: 4, start_time: 99 }, log: "/logs/etcd.log".into() };
+        let record = PartRecord {
+            process: ProcessRecord { pid: 4, start_time: 99 },
+            log: "/logs/etcd.log".into(),
+        };
         state.parts.insert("etcd".to_owned(), record);
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);

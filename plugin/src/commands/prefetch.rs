@@ -1,0 +1,164 @@
+//! `kubectl coral prefetch`: asks for images on nodes, and waits for them.
+
+mod request;
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use coral_api::Prefetch;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::ApiResource;
+use serde_json::Value;
+
+use self::request::Request;
+use crate::{
+    cli::ClusterArgs,
+    client::{self, Cluster},
+    error::Error,
+    exit, human,
+    images::{self, Images},
+    naming, output,
+    printer::Printer,
+    progress, selector, wait,
+};
+
+/// Have images on nodes before anyone needs them
+#[derive(Args, Debug)]
+#[command(
+    long_about = "\
+Have images on nodes before anyone needs them.
+
+Makes a Prefetch: Coral pulls its images to the nodes that it selects, keeps them there, and gives them to nodes that \
+join later. The same command twice is one Prefetch. With --name, an existing one becomes what is asked for.",
+    after_help = "\
+Examples:
+  # on every Linux node
+  kubectl coral prefetch nginx:1.29 redis:8
+
+  # on the nodes with a GPU, and wait until it is there
+  kubectl coral prefetch ghcr.io/acme/model:v7 --node-selector gpu=true --wait --timeout 30m
+
+  # only print what would be made
+  kubectl coral prefetch nginx:1.29 --name web --dry-run=client -o yaml"
+)]
+pub(crate) struct PrefetchArgs {
+    /// Images, as in a Pod: nginx:1.29, ghcr.io/acme/model@sha256:…
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+
+    /// Name of the Prefetch; default: from the first image, and the same for the same images and nodes
+    #[arg(long, value_name = "NAME", value_parser = naming::parse_name)]
+    name: Option<String>,
+
+    /// Labels of the nodes, as for kubectl: gpu=true,tier!=dev,zone in (a,b),!spot; default: every Linux node
+    #[arg(long, value_name = "SELECTOR", value_parser = selector::parse)]
+    node_selector: Option<LabelSelector>,
+
+    /// Wait until every image is on every node
+    #[arg(long)]
+    wait: bool,
+
+    /// How long to wait, such as 90s, 10m or 1h30m; 0 is without end
+    #[arg(long, requires = "wait", value_name = "DURATION", default_value = "10m", value_parser = human::parse_duration)]
+    timeout: Duration,
+
+    /// Format of the output; with --wait, json and yaml show the Prefetch as it is at the end
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<ObjectFormat>,
+
+    /// client: send nothing; server: let the API server check it, and keep nothing
+    #[arg(long, value_enum, value_name = "MODE", default_value = "none")]
+    dry_run: DryRun,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum ObjectFormat {
+    Json,
+    Yaml,
+    Name,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum DryRun {
+    None,
+    Client,
+    Server,
+}
+
+impl PrefetchArgs {
+    /// Makes the Prefetch, and waits for it.
+    pub(crate) async fn run(self, cluster: &ClusterArgs, printer: &Printer) -> Result<u8, Error> {
+        let Self {
+            images,
+            name,
+            node_selector,
+            wait,
+            timeout,
+            output,
+            dry_run,
+        } = self;
+        let Images { references, duplicates } = images::parse(&images)?;
+        for (left_out, stays) in duplicates {
+            printer.warning(format_args!("{left_out} is the same image as {stays}, and counts once"));
+        }
+        let request = Request {
+            name: name.unwrap_or_else(|| naming::default_name(&references, node_selector.as_ref())),
+            images: references,
+            node_selector,
+            resource: ApiResource::erase::<Prefetch>(&()),
+        };
+        if dry_run == DryRun::Client {
+            let object = request.object(&client::offline_namespace(cluster).await?);
+            print(printer, &request, output, &object, "created (dry run)")?;
+            return Ok(exit::SUCCESS);
+        }
+        let cluster = Cluster::connect(cluster).await?;
+        let applied = request.apply(&cluster, dry_run == DryRun::Server).await?;
+        for warning in request.differences(&applied.prefetch) {
+            printer.warning(warning);
+        }
+        let is_dry = dry_run == DryRun::Server;
+        let suffix = if is_dry { " (server dry run)" } else { "" };
+        let verb = format!("{}{suffix}", applied.change.as_str());
+        let shown_at_the_end = wait && !is_dry && matches!(output, Some(ObjectFormat::Json | ObjectFormat::Yaml));
+        if !shown_at_the_end {
+            let object = output::object(&applied.object, &request.resource)?;
+            print(printer, &request, output, &object, &verb)?;
+        }
+        if !wait || is_dry {
+            return Ok(exit::SUCCESS);
+        }
+        let timeout = (!timeout.is_zero()).then_some(timeout);
+        let mut progress = progress::choose(printer);
+        let waited = wait::until_ready(&cluster, &applied.prefetch, timeout, progress.as_mut()).await;
+        if shown_at_the_end {
+            let object = request.get(&cluster).await?;
+            print(
+                printer,
+                &request,
+                output,
+                &output::object(&object, &request.resource)?,
+                &verb,
+            )?;
+        }
+        waited?;
+        Ok(exit::SUCCESS)
+    }
+}
+
+fn print(
+    printer: &Printer,
+    request: &Request,
+    format: Option<ObjectFormat>,
+    object: &Value,
+    verb: &str,
+) -> Result<(), Error> {
+    let name = output::name(&request.name, &request.resource);
+    printer.data(match format {
+        None => format!("{name} {verb}"),
+        Some(ObjectFormat::Name) => name,
+        Some(ObjectFormat::Json) => output::json(object)?,
+        Some(ObjectFormat::Yaml) => output::yaml(object)?,
+    })?;
+    Ok(())
+}

@@ -1,0 +1,463 @@
+//! The commands against a small API server: what they ask of it, and what they make of its answers.
+
+mod support;
+
+use std::{
+    fmt::Write as _,
+    io::Read as _,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use support::{Home, fake_api::FakeApi};
+
+const PREFETCHES: &str = "/apis/image.stvz.io/v1alpha1/namespaces/shop/prefetches";
+const NODES: &str = "/apis/image.stvz.io/v1alpha1/nodeimages";
+
+fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message, "details": {}})
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
+fn status(desired: i32, ready: i32, conditions: &[Value]) -> Value {
+    json!({
+        "nodes": {"desired": desired, "ready": ready, "pulling": 0, "failed": 0},
+        "imageCount": 1,
+        "images": [{"image": "nginx:1.29", "desired": desired, "available": ready, "pulling": 0, "failed": 0}],
+        "conditions": conditions,
+    })
+}
+
+/// A node that is to hold images for `shop/<prefetch>`, with the status of each.
+fn node(prefetch: &str, images: &[Value]) -> Value {
+    let wanted: Vec<Value> = images
+        .iter()
+        .map(|image| json!({"image": image["image"], "requestedBy": [format!("shop/{prefetch}")]}))
+        .collect();
+    json!({"spec": {"images": wanted}, "status": {"images": images}})
+}
+
+fn present(image: &str) -> Value {
+    json!({"image": image, "state": "Present", "sizeBytes": 67_400_000})
+}
+
+fn not_found(image: &str) -> Value {
+    let failure = json!({"reason": "NotFound", "message": "manifest unknown", "attempts": 3});
+    json!({"image": image, "state": "Failed", "failure": failure})
+}
+
+#[test]
+fn applying_twice_creates_then_leaves_and_changes_configure() {
+    let api = FakeApi::start();
+    let home = Home::with_server(&api.url);
+    let first = home.run(&["prefetch", "nginx:1.29", "--name", "web"]);
+    assert_eq!(
+        (first.code, first.stdout.as_str(), first.stderr.as_str()),
+        (Some(0), "prefetch.image.stvz.io/web created\n", "")
+    );
+    let second = home.run(&["prefetch", "docker.io/library/nginx:1.29", "--name", "web"]);
+    assert_eq!(second.stdout, "prefetch.image.stvz.io/web unchanged\n");
+    let third = home.run(&["prefetch", "nginx:1.29", "redis:8", "--name", "web"]);
+    assert_eq!(third.stdout, "prefetch.image.stvz.io/web configured\n");
+
+    let patch = api
+        .requests()
+        .into_iter()
+        .find(|request| request.starts_with("PATCH"))
+        .unwrap();
+    assert_eq!(patch, format!("PATCH {PREFETCHES}/web?&fieldManager=kubectl-coral"));
+}
+
+#[test]
+fn a_server_dry_run_keeps_nothing() {
+    let api = FakeApi::start();
+    let home = Home::with_server(&api.url);
+    let outcome = home.run(&["prefetch", "nginx:1.29", "--name", "web", "--dry-run=server", "--wait"]);
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (Some(0), "prefetch.image.stvz.io/web created (server dry run)\n")
+    );
+    assert_eq!(home.run(&["status", "-o", "name"]).stdout, "");
+}
+
+#[test]
+fn objects_are_printed_as_kubectl_does() {
+    let api = FakeApi::start();
+    let home = Home::with_server(&api.url);
+    let yaml = home
+        .run(&["prefetch", "nginx:1.29", "--name", "web", "-o", "yaml"])
+        .stdout;
+    assert!(yaml.contains("name: web") && !yaml.contains("managedFields"), "{yaml}");
+    let one: Value = serde_json::from_str(&home.run(&["status", "web", "-o", "json"]).stdout).unwrap();
+    assert_eq!(
+        (&one["kind"], &one["metadata"]["name"]),
+        (&json!("Prefetch"), &json!("web"))
+    );
+    let all: Value = serde_json::from_str(&home.run(&["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!(
+        (&all["kind"], &all["items"][0]["kind"]),
+        (&json!("List"), &json!("Prefetch"))
+    );
+    assert_eq!(
+        home.run(&["status", "-A", "-o", "name"]).stdout,
+        "prefetch.image.stvz.io/web\n"
+    );
+}
+
+#[test]
+fn what_the_server_refuses_is_told_in_its_words_with_a_hint() {
+    let forbidden = failure(
+        403,
+        "Forbidden",
+        "prefetches.image.stvz.io is forbidden: User \"eve\" cannot patch resource \"prefetches\" in API group \"image.stvz.io\" in the namespace \"shop\"",
+    );
+    let mut no_namespace = failure(404, "NotFound", "namespaces \"shop\" not found");
+    no_namespace["details"] = json!({"name": "shop", "kind": "namespaces"});
+    let invalid = failure(
+        422,
+        "Invalid",
+        "Prefetch.image.stvz.io \"web\" is invalid: spec.images: Too many: 257: must have at most 256 items",
+    );
+    let conflict = failure(
+        409,
+        "Conflict",
+        "Apply failed with 1 conflict: conflict with \"argocd\": .spec.nodeSelector.matchLabels.gpu",
+    );
+    let unauthorized = failure(401, "Unauthorized", "Unauthorized");
+    let mut answers = String::new();
+    for (name, status) in [
+        ("no rights", &forbidden),
+        ("no namespace", &no_namespace),
+        ("invalid", &invalid),
+        ("conflict", &conflict),
+        ("no login", &unauthorized),
+    ] {
+        let api = FakeApi::start();
+        let code = u16::try_from(status["code"].as_u64().unwrap()).unwrap();
+        api.refuse(&format!("PATCH {PREFETCHES}"), usize::MAX, code, status);
+        let outcome = Home::with_server(&api.url).run(&["prefetch", "nginx:1.29", "--name", "web"]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{name}");
+        let _ = write!(
+            answers,
+            "# {name}\n{}",
+            outcome.stderr.replace(&api.url, "http://SERVER")
+        );
+    }
+    insta::assert_snapshot!(answers, @r#"
+    # no rights
+    error: prefetches.image.stvz.io is forbidden: User "eve" cannot patch resource "prefetches" in API group "image.stvz.io" in the namespace "shop"
+    hint: ask for the right; `kubectl auth can-i --list | grep image.stvz.io` shows what you may do
+    # no namespace
+    error: namespace "shop" does not exist
+    hint: kubectl create namespace shop
+    # invalid
+    error: Prefetch.image.stvz.io "web" is invalid: spec.images: Too many: 257: must have at most 256 items
+    # conflict
+    error: failed to apply prefetch shop/web: Apply failed with 1 conflict: conflict with "argocd": .spec.nodeSelector.matchLabels.gpu
+    hint: somebody else manages these fields: change them there, or make a Prefetch of your own with another --name
+    # no login
+    error: the Kubernetes API server at http://SERVER does not accept your credentials: Unauthorized
+    hint: log in again, or check the user of this context: `kubectl auth whoami`
+    "#);
+}
+
+#[test]
+fn without_the_resources_coral_is_not_installed() {
+    let api = FakeApi::start();
+    api.refuse_with_text("GET", usize::MAX, 404, "404 page not found\n");
+    for arguments in [&["status"][..], &["status", "web"], &["prefetch", "nginx"]] {
+        let outcome = Home::with_server(&api.url).run(arguments);
+        assert_eq!(outcome.code, Some(1), "{arguments:?}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(outcome.stderr, @r"
+            error: the server has no resource type prefetches.image.stvz.io
+            hint: Coral is not installed in this cluster: run `kubectl apply --server-side -k deploy/` in a checkout of Coral's repository
+            ");
+        }
+    }
+}
+
+#[test]
+fn a_busy_server_is_asked_again_but_not_for_long() {
+    let busy = failure(429, "TooManyRequests", "too many requests, please try again later");
+    let api = FakeApi::start();
+    api.refuse("GET", 2, 429, &busy);
+    assert_eq!(Home::with_server(&api.url).run(&["status"]).code, Some(0));
+
+    let api = FakeApi::start();
+    api.refuse("GET", usize::MAX, 503, &busy);
+    let began = Instant::now();
+    let outcome = Home::with_server(&api.url).run(&["status"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("too busy"), "{}", outcome.stderr);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn status_shows_prefetches_nodes_and_failures() {
+    let api = FakeApi::start();
+    api.put_prefetch(
+        "web",
+        json!({"spec": {"images": ["nginx:1.29", "redis:99"]}, "status": status(2, 1, &[])}),
+    );
+    let (nginx, redis) = ("docker.io/library/nginx:1.29", "docker.io/library/redis:99");
+    api.put_node("node-1", node("web", &[present(nginx), not_found(redis)]));
+    api.put_node("node-2", node("web", &[present(nginx)]));
+    api.put_node("node-3", node("other", &[present(nginx)]));
+    let outcome = Home::with_server(&api.url).run(&["status"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!(outcome.stdout, @r"
+    PREFETCH   NODES   READY   IMAGES   FAILED   AGE
+    web        2       1       1        0        -
+
+    NODE     nginx:1.29   redis:99
+    node-1   present      failed NotFound
+    node-2   present      -
+
+    redis:99 failed on node-1: NotFound
+      manifest unknown
+      3 attempts, and no more will be made
+      hint: check the name and the tag: docker.io has no such image
+    ");
+}
+
+#[test]
+fn status_without_prefetches_says_so_on_stderr() {
+    let api = FakeApi::start();
+    let home = Home::with_server(&api.url);
+    let outcome = home.run(&["status"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""));
+    assert_eq!(outcome.stderr, "No resources found in shop namespace.\n");
+    assert_eq!(home.run(&["status", "-A"]).stderr, "No resources found\n");
+    assert_eq!(
+        home.run(&["status", "-n", "other"]).stderr,
+        "No resources found in other namespace.\n"
+    );
+}
+
+#[test]
+fn a_name_that_does_not_exist_suggests_one_that_does() {
+    let api = FakeApi::start();
+    api.put_prefetch("web", json!({"spec": {"images": ["a"]}}));
+    let outcome = Home::with_server(&api.url).run(&["status", "wbe", "web", "-o", "name"]);
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (Some(1), "prefetch.image.stvz.io/web\n")
+    );
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    error: prefetch "wbe" not found in namespace shop
+    hint: did you mean web?
+    "#);
+}
+
+#[test]
+fn who_may_not_read_nodes_gets_the_summary() {
+    let api = FakeApi::start();
+    api.put_prefetch(
+        "web",
+        json!({"spec": {"images": ["nginx:1.29"]}, "status": status(2, 1, &[])}),
+    );
+    let message = "nodeimages.image.stvz.io is forbidden: User \"eve\" cannot list resource \"nodeimages\"";
+    api.refuse(
+        &format!("GET {NODES}"),
+        usize::MAX,
+        403,
+        &failure(403, "Forbidden", message),
+    );
+    let outcome = Home::with_server(&api.url).run(&["status"]);
+    assert_eq!(outcome.code, Some(0));
+    insta::assert_snapshot!(format!("{}{}", outcome.stdout, outcome.stderr), @r#"
+    PREFETCH   NODES   READY   IMAGES   FAILED   AGE
+    web        2       1       1        0        -
+
+    IMAGE        NODES   PRESENT   PULLING   FAILED   SIZE
+    nginx:1.29   2       1         0         0        -
+    warning: nodeimages.image.stvz.io is forbidden: User "eve" cannot list resource "nodeimages"; what follows is the summary in the Prefetches
+    "#);
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let api = FakeApi::start();
+    for index in 0..2_000 {
+        api.put_prefetch(&format!("web-{index}"), json!({"spec": {"images": ["a"]}}));
+    }
+    let home = Home::with_server(&api.url);
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("kubectl-coral"));
+    command
+        .env_clear()
+        .env("HOME", home.path())
+        .args(["status", "-o", "name"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut start = [0; 10];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut start).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+/// Runs `prefetch nginx:1.29 --name web --wait` while the cluster does something.
+fn wait(more: &[&str], meanwhile: impl FnOnce(&FakeApi) + Send + 'static) -> support::Outcome {
+    let api = FakeApi::start();
+    let home = Home::with_server(&api.url);
+    let mut arguments = vec!["prefetch", "nginx:1.29", "--name", "web", "--wait"];
+    arguments.extend(more);
+    let cluster = thread::spawn(move || {
+        assert_eq!(api.prefetch_name(), "web");
+        meanwhile(&api);
+    });
+    let outcome = home.run(&arguments);
+    assert!(cluster.join().is_ok(), "{outcome:?}");
+    outcome
+}
+
+#[test]
+fn a_wait_ends_when_the_prefetch_is_ready() {
+    let outcome = wait(&[], |api| {
+        let image = "docker.io/library/nginx:1.29";
+        api.put_node("node-1", node("web", &[json!({"image": image, "state": "Pulling"})]));
+        api.set_status(&status(1, 0, &[condition("Ready", "False", "Pulling")]));
+        thread::sleep(Duration::from_millis(600));
+        api.put_node("node-1", node("web", &[present(image)]));
+        thread::sleep(Duration::from_millis(400));
+        api.set_status(&status(1, 1, &[condition("Ready", "True", "AllPresent")]));
+    });
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (Some(0), "prefetch.image.stvz.io/web created\n")
+    );
+    let (lines, last) = outcome.stderr.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(lines, "node-1: 0 of 1 image, pulling nginx:1.29\nnode-1: 1 of 1 image");
+    assert!(
+        last.starts_with("prefetch shop/web is ready: 1 image on 1 node, "),
+        "{last}"
+    );
+}
+
+#[test]
+fn a_wait_prints_the_object_as_it_is_at_the_end() {
+    let outcome = wait(&["-o", "json"], |api| {
+        api.set_status(&status(1, 1, &[condition("Ready", "True", "AllPresent")]));
+    });
+    assert_eq!(outcome.code, Some(0));
+    let object: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(object["status"]["nodes"]["ready"], 1);
+}
+
+#[test]
+fn a_wait_for_images_that_cannot_come_ends_with_the_reasons() {
+    let outcome = wait(&[], |api| {
+        api.put_node("node-1", node("web", &[not_found("docker.io/library/nginx:1.29")]));
+        api.set_status(&status(1, 0, &[condition("Ready", "False", "Failed")]));
+        thread::sleep(Duration::from_millis(500));
+        api.set_status(&status(
+            1,
+            0,
+            &[
+                condition("Ready", "False", "Failed"),
+                condition("Stalled", "True", "Failed"),
+            ],
+        ));
+    });
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (Some(3), "prefetch.image.stvz.io/web created\n")
+    );
+    insta::assert_snapshot!(outcome.stderr, @r"
+    node-1: nginx:1.29: NotFound: manifest unknown
+    node-1: 0 of 1 image, 1 failed
+    error: prefetch shop/web will not become ready without help:
+    nginx:1.29 failed on node-1: NotFound
+      manifest unknown
+      3 attempts, and no more will be made
+      hint: check the name and the tag: docker.io has no such image
+    ");
+}
+
+#[test]
+fn a_wait_that_takes_too_long_says_what_is_missing() {
+    let outcome = wait(&["--timeout", "1s"], |api| {
+        api.put_node(
+            "node-1",
+            node(
+                "web",
+                &[json!({"image": "docker.io/library/nginx:1.29", "state": "Waiting"})],
+            ),
+        );
+        api.set_status(&status(1, 0, &[condition("Ready", "False", "Waiting")]));
+    });
+    assert_eq!(outcome.code, Some(4));
+    insta::assert_snapshot!(outcome.stderr, @r"
+    node-1: 0 of 1 image
+    error: timed out after 1.0s waiting for prefetch shop/web: nginx:1.29 is missing on node-1
+    hint: follow it with `kubectl coral status web -n shop`
+    ");
+}
+
+#[test]
+fn a_wait_without_nodes_is_an_error() {
+    let outcome = wait(&["--node-selector", "gpu=true"], |api| {
+        api.set_status(&status(0, 0, &[condition("Ready", "False", "NoNodes")]));
+    });
+    assert_eq!(outcome.code, Some(1));
+    insta::assert_snapshot!(outcome.stderr, @r"
+    error: prefetch shop/web has no nodes: no node matches gpu=true
+    hint: `kubectl get nodes --show-labels` shows the labels; the Prefetch stays, and acts when such a node joins
+    ");
+}
+
+#[test]
+fn a_wait_for_a_deleted_prefetch_is_an_error() {
+    let outcome = wait(&[], FakeApi::delete_prefetch);
+    assert_eq!(outcome.code, Some(1));
+    assert_eq!(
+        outcome.stderr,
+        "error: prefetch shop/web was deleted while it was waited for\n"
+    );
+}
+
+#[test]
+fn a_wait_survives_a_server_that_is_away_for_a_moment() {
+    let outcome = wait(&["--timeout", "20s"], |api| {
+        api.refuse_with_text(&format!("GET {PREFETCHES}"), 3, 500, "etcd is away");
+        api.set_status(&status(1, 1, &[condition("Ready", "True", "AllPresent")]));
+    });
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_wait_leaves_the_prefetch_and_says_how_to_follow_it() {
+    let api = FakeApi::start();
+    let home = Home::with_server(&api.url);
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("kubectl-coral"));
+    command
+        .env_clear()
+        .env("HOME", home.path())
+        .args(["prefetch", "nginx:1.29", "--name", "web", "--wait"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The wait has begun once it watches.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !api.requests().iter().any(|request| request.contains("watch=true")) {
+        assert!(Instant::now() < deadline, "{:?}", child.try_wait());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
+    error: interrupted; prefetch shop/web stays, and goes on
+    hint: follow it with `kubectl coral status web -n shop`
+    ");
+    assert_eq!(api.prefetch_name(), "web");
+}

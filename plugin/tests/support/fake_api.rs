@@ -1,0 +1,325 @@
+//! A small API server: it keeps Prefetches and `NodeImages`, applies, lists and watches them, and refuses what it is told to.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+const GROUP: &str = "/apis/image.stvz.io/v1alpha1";
+/// Longest life of a watch: a test that hangs must end.
+const WATCH_TIME: Duration = Duration::from_secs(30);
+
+/// A server on a free port. It lives as long as the test process.
+pub(crate) struct FakeApi {
+    pub(crate) url: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    /// By path, such as `namespaces/shop/prefetches/web`.
+    objects: BTreeMap<String, Value>,
+    /// Version, path, kind of event, object.
+    events: Vec<(u64, String, &'static str, Value)>,
+    refusals: Vec<Refusal>,
+    requests: Vec<String>,
+}
+
+struct Refusal {
+    start: String,
+    times: usize,
+    code: u16,
+    body: String,
+}
+
+impl FakeApi {
+    /// Begins to serve.
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            version: 1,
+            ..State::default()
+        }));
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                // A client that hangs up in the middle is part of the tests.
+                thread::spawn(move || drop(serve(stream, &state)));
+            }
+        });
+        Self { url, state }
+    }
+
+    /// Answers requests whose method and path begin so with a `Status`, this many times.
+    pub(crate) fn refuse(&self, start: &str, times: usize, code: u16, status: &Value) {
+        self.refuse_with_text(start, times, code, &status.to_string());
+    }
+
+    /// Answers with any text, as a proxy or an unknown path does.
+    pub(crate) fn refuse_with_text(&self, start: &str, times: usize, code: u16, body: &str) {
+        self.lock().refusals.push(Refusal {
+            start: start.to_owned(),
+            times,
+            code,
+            body: body.to_owned(),
+        });
+    }
+
+    /// Stores a Prefetch in the namespace `shop`.
+    pub(crate) fn put_prefetch(&self, name: &str, rest: Value) {
+        self.put(&format!("namespaces/shop/prefetches/{name}"), "Prefetch", name, rest);
+    }
+
+    /// Stores a `NodeImages`.
+    pub(crate) fn put_node(&self, name: &str, rest: Value) {
+        self.put(&format!("nodeimages/{name}"), "NodeImages", name, rest);
+    }
+
+    /// Changes the status of the only Prefetch that there is, when it is there.
+    pub(crate) fn set_status(&self, status: &Value) {
+        let path = self.wait_for_prefetch();
+        let mut state = self.lock();
+        let mut object = state.objects[&path].clone();
+        object["status"] = status.clone();
+        object["status"]["observedGeneration"] = object["metadata"]["generation"].clone();
+        state.store(&path, object);
+    }
+
+    /// Deletes the only Prefetch that there is, when it is there.
+    pub(crate) fn delete_prefetch(&self) {
+        let path = self.wait_for_prefetch();
+        let mut state = self.lock();
+        let object = state.objects.remove(&path).unwrap();
+        state.version += 1;
+        let version = state.version;
+        state.events.push((version, path, "DELETED", object));
+    }
+
+    /// Name of the only Prefetch that there is, when it is there.
+    pub(crate) fn prefetch_name(&self) -> String {
+        self.wait_for_prefetch().rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// Method and path of each request so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.lock().requests.clone()
+    }
+
+    fn wait_for_prefetch(&self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(path) = self.lock().objects.keys().find(|path| path.contains("/prefetches/")) {
+                return path.clone();
+            }
+            assert!(Instant::now() < deadline, "no Prefetch was made in 10 seconds");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn put(&self, path: &str, kind: &str, name: &str, mut object: Value) {
+        object["apiVersion"] = "image.stvz.io/v1alpha1".into();
+        object["kind"] = kind.into();
+        object["metadata"]["name"] = name.into();
+        if kind == "Prefetch" {
+            object["metadata"]["namespace"] = "shop".into();
+            object["metadata"]["generation"] = 1.into();
+            object["metadata"]["uid"] = "1".into();
+        }
+        self.lock().store(path, object);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn store(&mut self, path: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let kind = if self.objects.contains_key(path) {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
+        self.objects.insert(path.to_owned(), object.clone());
+        self.events.push((self.version, path.to_owned(), kind, object));
+    }
+
+    /// Server-side apply as far as one field manager sees it.
+    fn apply(&mut self, path: &str, mut wanted: Value, is_dry: bool) -> Value {
+        let before = self.objects.get(path).cloned();
+        let mut object = before
+            .clone()
+            .unwrap_or_else(|| json!({"metadata": {"uid": "2", "generation": 0}}));
+        if object["spec"] != wanted["spec"] {
+            let generation = object["metadata"]["generation"].as_i64().unwrap();
+            object["metadata"]["generation"] = (generation + 1).into();
+        }
+        object["spec"] = wanted["spec"].take();
+        for field in ["name", "namespace"] {
+            object["metadata"][field] = wanted["metadata"][field].take();
+        }
+        object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        object["metadata"]["managedFields"] = json!([{"manager": "kubectl-coral"}]);
+        for field in ["apiVersion", "kind"] {
+            object[field] = wanted[field].take();
+        }
+        if !is_dry && before.as_ref() != Some(&object) {
+            self.store(path, object.clone());
+        }
+        object
+    }
+}
+
+fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        if header.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut words = first.split_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = format!("{method} {target}");
+    let refusal = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(request.clone());
+        let refusal = state
+            .refusals
+            .iter_mut()
+            .find(|refusal| refusal.times > 0 && request.starts_with(&refusal.start));
+        refusal.map(|refusal| {
+            refusal.times -= 1;
+            (refusal.code, refusal.body.clone())
+        })
+    };
+    if let Some((code, body)) = refusal {
+        return respond(stream, code, &body);
+    }
+    let Some(path) = path.strip_prefix(GROUP).map(|path| path.trim_start_matches('/')) else {
+        return respond(stream, 404, "404 page not found");
+    };
+    match method {
+        "PATCH" => {
+            let wanted = serde_json::from_slice(&body)?;
+            let object = state.lock().unwrap().apply(path, wanted, query.contains("dryRun"));
+            respond(stream, 200, &object.to_string())
+        }
+        "GET" if query.contains("watch=true") => watch(stream, state, path, query),
+        "GET" if path.ends_with("prefetches") || path.ends_with("nodeimages") => {
+            let list = list(&state.lock().unwrap(), path, query);
+            respond(stream, 200, &list.to_string())
+        }
+        "GET" => {
+            let object = state.lock().unwrap().objects.get(path).cloned();
+            match object {
+                Some(object) => respond(stream, 200, &object.to_string()),
+                None => respond(stream, 404, &not_found(path).to_string()),
+            }
+        }
+        _ => respond(stream, 405, "{}"),
+    }
+}
+
+fn list(state: &State, path: &str, query: &str) -> Value {
+    let items: Vec<&Value> = matching(path, query, state.objects.iter()).collect();
+    json!({
+        "apiVersion": "image.stvz.io/v1alpha1",
+        "kind": "List",
+        "metadata": {"resourceVersion": state.version.to_string()},
+        "items": items,
+    })
+}
+
+/// Objects of a collection, all namespaces where the path has none.
+fn matching<'a>(
+    path: &'a str,
+    query: &'a str,
+    objects: impl Iterator<Item = (&'a String, &'a Value)>,
+) -> impl Iterator<Item = &'a Value> {
+    let collection = path.rsplit('/').next().unwrap_or_default();
+    let in_namespace = path.contains("namespaces/");
+    let name = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"));
+    objects
+        .filter(move |(object_path, _)| {
+            let (parent, object_name) = object_path.rsplit_once('/').unwrap();
+            let is_member = if in_namespace {
+                parent == path
+            } else {
+                parent.ends_with(collection)
+            };
+            is_member && name.is_none_or(|name| name == object_name)
+        })
+        .map(|(_, object)| object)
+}
+
+fn watch(mut stream: TcpStream, state: &Mutex<State>, path: &str, query: &str) -> std::io::Result<()> {
+    let version = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
+    let mut seen: u64 = version.and_then(|version| version.parse().ok()).unwrap_or_default();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    )?;
+    let end = Instant::now() + WATCH_TIME;
+    while Instant::now() < end {
+        let events: Vec<(u64, Value)> = {
+            let state = state.lock().unwrap();
+            let newer = state.events.iter().filter(|(version, ..)| *version > seen);
+            newer
+                .filter(|(_, object_path, _, object)| {
+                    matching(path, query, [(object_path, object)].into_iter())
+                        .next()
+                        .is_some()
+                })
+                .map(|(version, _, kind, object)| (*version, json!({"type": kind, "object": object})))
+                .collect()
+        };
+        for (version, event) in events {
+            writeln!(stream, "{event}")?;
+            seen = seen.max(version);
+        }
+        stream.flush()?;
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn not_found(path: &str) -> Value {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound",
+        "message": format!("prefetches.image.stvz.io \"{name}\" not found"),
+        "details": {"name": name, "group": "image.stvz.io", "kind": "prefetches"},
+    })
+}
+
+fn respond(mut stream: TcpStream, code: u16, body: &str) -> std::io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 {code} Whatever\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}

@@ -1,0 +1,416 @@
+//! Nodes: a mount namespace with its own `/run` and `/var`, and in it a containerd and a kubelet.
+//!
+//! Because of the namespace each node has everything in the usual place (`/run/containerd/containerd.sock`,
+//! `/var/lib/kubelet`, `/var/log/pods`), as a machine of its own would, and manifests with host paths work unchanged.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use super::{
+    certificates::{Authority, Subject},
+    kubeconfig::{self, Credential},
+    network, pause, probe,
+    process::ProcessRecord,
+    registry::NODE_HOSTS,
+    site::{Part, Site},
+    state::NodeRecord,
+};
+use crate::wait::Look;
+
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Makes the namespace and then does nothing: it holds the namespace for as long as the node lives, while containerd
+/// and the kubelet may come and go. `$1`: the node's disk, `$2`: its size or nothing, `$3`: its `/run`, `$4` and `$5`:
+/// folders with programs, `$6`: what it knows about registries.
+const HOLD_NAMESPACE: &str = r#"
+set -eu
+if [ -n "$2" ]; then mount -t tmpfs -o "size=$2,mode=755" coral-node "$1"; fi
+mkdir -p "$1/var/log/pods" "$1/var/tmp" "$1/var/lib/kubelet" "$1/var/lib/coral/cni"
+mkdir -p "$1/var/lib/coral/control-plane" "$1/var/lib/coral/node" "$1/var/lib/coral/certs.d"
+ln -sfn /run "$1/var/run"
+mount --bind "$4" "$1/var/lib/coral/control-plane"
+mount --bind "$5" "$1/var/lib/coral/node"
+mount --bind "$6" "$1/var/lib/coral/certs.d"
+mount --rbind "$1/var" /var
+mount --bind "$3" /run
+mount --make-rshared /
+touch /run/coral-ready
+exec sleep infinity
+"#;
+
+const CONTROL_PLANE_BIN: &str = "/var/lib/coral/control-plane";
+const NODE_BIN: &str = "/var/lib/coral/node";
+
+/// The names of a node's parts.
+pub(super) struct PartNames {
+    /// What holds its mount namespace.
+    pub mounts: String,
+    /// Its container runtime.
+    pub containerd: String,
+    /// Its kubelet; a light node has none.
+    pub kubelet: String,
+    /// The agent process of a light node.
+    pub agent: String,
+}
+
+impl PartNames {
+    /// The names of the parts of this node.
+    #[must_use]
+    pub(super) fn of(node: &str) -> Self {
+        let name = |part: &str| format!("{node}-{part}");
+        Self {
+            mounts: name("mounts"),
+            containerd: name("containerd"),
+            kubelet: name("kubelet"),
+            agent: name("agent"),
+        }
+    }
+}
+
+/// Starts what does not run of a node, and waits until its containerd serves. Says whether something had to be
+/// started.
+pub(super) async fn ensure(site: &Site, node: &NodeRecord) -> Result<bool> {
+    let names = PartNames::of(&node.name);
+    let (mut any, holder) = ensure_namespace(site, node).await?;
+    if any {
+        write_files(site, node, holder)?;
+    }
+    let socket = site.layout.containerd_socket(&node.name);
+    if site.ensure(&containerd(node, holder))? {
+        any = true;
+        let what = format!("containerd on {}", node.name);
+        site.ready(&what, &[&names.containerd], TIMEOUT, async || {
+            probe::accepts_unix(&socket).await
+        })
+        .await?;
+    }
+    if !node.light {
+        any |= site.ensure(&kubelet(site, node, holder))?;
+    }
+    Ok(any)
+}
+
+async fn ensure_namespace(site: &Site, node: &NodeRecord) -> Result<(bool, ProcessRecord)> {
+    let names = PartNames::of(&node.name);
+    if let Some(holder) = site.running(&names.mounts)? {
+        return Ok((false, holder));
+    }
+    // Without its namespace a node is like a machine that was switched off: nothing of it runs, and `/run` is empty.
+    let cgroup = site.layout.cgroup().join(&node.name);
+    site.hierarchies.kill(&cgroup)?;
+    site.hierarchies.create(&cgroup)?;
+    network::add_node_address(&site.layout, site.addresses, node)?;
+    let run_dir = site.layout.node_run_dir(&node.name);
+    if run_dir.exists() {
+        fs::remove_dir_all(&run_dir).with_context(|| format!("empty {}", run_dir.display()))?;
+    }
+    for folder in [
+        &run_dir,
+        &site.layout.node_dir(&node.name),
+        &site.layout.registry_hosts(),
+    ] {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    let mut part = Part::new(&names.mounts, "unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            HOLD_NAMESPACE,
+            "coral-node",
+        ])
+        .args([site.layout.node_dir(&node.name)])
+        .args([node.disk.clone().unwrap_or_default()])
+        .args([
+            &run_dir,
+            &site.tools.control_plane,
+            &site.tools.node,
+            &site.layout.registry_hosts(),
+        ]);
+    part.group.clone_from(&node.name);
+    site.ensure(&part)?;
+    let ready = run_dir.join("coral-ready");
+    site.ready(
+        &format!("the mounts of {}", node.name),
+        &[&names.mounts],
+        TIMEOUT,
+        async || {
+            Ok(if ready.exists() {
+                Look::Done(())
+            } else {
+                Look::NotYet("not mounted")
+            })
+        },
+    )
+    .await?;
+    let holder = site
+        .running(&names.mounts)?
+        .with_context(|| format!("{} has ended", names.mounts))?;
+    Ok((true, holder))
+}
+
+/// A path on a node, as the host can reach it.
+#[must_use]
+pub(super) fn path_on_host(holder: ProcessRecord, path: &Path) -> PathBuf {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    PathBuf::from(format!("/proc/{}/root", holder.pid)).join(inside)
+}
+
+fn write_files(site: &Site, node: &NodeRecord, holder: ProcessRecord) -> Result<()> {
+    let put = |path: &str, text: &str| {
+        let target = path_on_host(holder, Path::new(path));
+        fs::write(&target, text).with_context(|| format!("write {path} on {}", node.name))
+    };
+    put(
+        "/var/lib/coral/containerd.toml",
+        &containerd_config(&pause::reference(&site.addresses.registry())),
+    )?;
+    put(
+        "/var/lib/coral/cni/10-ptp.conflist",
+        &cni_config(node.number).to_string(),
+    )?;
+    if node.light {
+        return Ok(());
+    }
+    let authority = Authority::open(&site.layout)?;
+    let address = site.addresses.node(node.light, node.number);
+    let server = authority.sign(&Subject::server(&node.name, [node.name.clone(), address.to_string()]))?;
+    put("/var/lib/kubelet/ca.crt", authority.certificate())?;
+    put("/var/lib/kubelet/kubelet.crt", &server.certificate)?;
+    put("/var/lib/kubelet/kubelet.key", &server.key)?;
+    let cgroup = site.layout.cgroup().join(&node.name);
+    let config = kubelet_config(&address.to_string(), &cgroup, node.disk.is_some());
+    put("/var/lib/kubelet/config.json", &config.to_string())?;
+    let signed = authority.sign(&Subject::user(
+        &format!("system:node:{}", node.name),
+        Some("system:nodes"),
+    ))?;
+    let kubeconfig = path_on_host(holder, Path::new("/var/lib/kubelet/kubeconfig"));
+    kubeconfig::write(
+        &kubeconfig,
+        &site.addresses.api_server(),
+        authority.certificate(),
+        &Credential::Certificate(&signed),
+    )
+}
+
+fn on_node(part: Part, node: &NodeRecord, holder: ProcessRecord) -> Part {
+    Part {
+        group: node.name.clone(),
+        path: vec![NODE_BIN.into(), CONTROL_PLANE_BIN.into()],
+        mount_namespace_of: Some(holder),
+        ..part
+    }
+}
+
+fn containerd(node: &NodeRecord, holder: ProcessRecord) -> Part {
+    let name = PartNames::of(&node.name).containerd;
+    let part = Part::new(&name, format!("{NODE_BIN}/containerd")).args(["--config=/var/lib/coral/containerd.toml"]);
+    on_node(part, node, holder)
+}
+
+fn kubelet(site: &Site, node: &NodeRecord, holder: ProcessRecord) -> Part {
+    let name = PartNames::of(&node.name).kubelet;
+    let part = Part::new(&name, format!("{CONTROL_PLANE_BIN}/kubelet")).args([
+        "--config=/var/lib/kubelet/config.json".to_owned(),
+        "--kubeconfig=/var/lib/kubelet/kubeconfig".to_owned(),
+        "--root-dir=/var/lib/kubelet".to_owned(),
+        format!("--hostname-override={}", node.name),
+        format!("--node-ip={}", site.addresses.node(node.light, node.number)),
+    ]);
+    on_node(part, node, holder)
+}
+
+/// What differs from containerd's defaults.
+fn containerd_config(pause_image: &str) -> String {
+    format!(
+        r#"version = 3
+imports = []
+
+# It would make a folder outside of the node's own ones.
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/coral/opt"
+
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{pause_image}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{NODE_HOSTS}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  # The machine may be a container itself, which may not lower its score.
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["{NODE_BIN}"]
+  conf_dir = "/var/lib/coral/cni"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "{NODE_BIN}/runc"
+  SystemdCgroup = false
+"#
+    )
+}
+
+/// A link and a route for each pod. All nodes share a network namespace, and so the routes to all pods.
+fn cni_config(number: u8) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": "coral",
+        "plugins": [{
+            "type": "ptp",
+            "ipMasq": false,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": network::pod_subnet(number)}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }],
+    })
+}
+
+fn kubelet_config(address: &str, cgroup: &Path, small_disk: bool) -> Value {
+    let mut config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": address,
+        "port": 10250,
+        "healthzPort": 0,
+        "readOnlyPort": 0,
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true},
+            "x509": {"clientCAFile": "/var/lib/kubelet/ca.crt"},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": "/var/lib/kubelet/kubelet.crt",
+        "tlsPrivateKeyFile": "/var/lib/kubelet/kubelet.key",
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": format!("/{}", cgroup.display()),
+        "enforceNodeAllocatable": [],
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        "makeIPTablesUtilChains": false,
+        "resolvConf": "",
+        "serializeImagePulls": false,
+        // The garbage collection of images does not run unless a node is there to show it.
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
+        "evictionPressureTransitionPeriod": "10s",
+    });
+    if small_disk {
+        config["imageGCHighThresholdPercent"] = json!(60);
+        config["imageGCLowThresholdPercent"] = json!(40);
+        config["imageMinimumGCAge"] = json!("5s");
+        config["evictionHard"] =
+            json!({"nodefs.available": "15%", "imagefs.available": "15%", "memory.available": "50Mi"});
+    }
+    config
+}
+
+/// Waits until the nodes say that they are ready.
+pub(super) async fn wait_ready(site: &Site, client: &Client, nodes: &[NodeRecord]) -> Result<()> {
+    let started = Instant::now();
+    let parts: Vec<String> = nodes
+        .iter()
+        .filter(|node| !node.light)
+        .flat_map(|node| [PartNames::of(&node.name).containerd, PartNames::of(&node.name).kubelet])
+        .collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let api: Api<Node> = Api::all(client.clone());
+    site.ready("ready nodes", &parts, Duration::from_mins(2), async || {
+        let mut waiting = Vec::new();
+        for node in nodes {
+            match api.get_opt(&node.name).await? {
+                Some(found) if is_ready(&found) => {}
+                Some(found) => waiting.push(format!("{}: {}", node.name, ready_message(&found))),
+                None => waiting.push(format!("{}: not registered", node.name)),
+            }
+        }
+        Ok(if waiting.is_empty() {
+            Look::Done(())
+        } else {
+            Look::NotYet(waiting)
+        })
+    })
+    .await?;
+    site.step("nodes ready", started);
+    Ok(())
+}
+
+fn ready_condition(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition> {
+    node.status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+}
+
+/// Ready, and free of the taint that is taken away a moment later.
+fn is_ready(node: &Node) -> bool {
+    let tainted = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.as_ref())
+        .is_some_and(|taints| {
+            taints.iter().any(|taint| {
+                taint.key.starts_with("node.kubernetes.io/") && taint.key != "node.kubernetes.io/disk-pressure"
+            })
+        });
+    !tainted && ready_condition(node).is_some_and(|condition| condition.status == "True")
+}
+
+fn ready_message(node: &Node) -> String {
+    ready_condition(node)
+        .and_then(|condition| condition.message.clone())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containerd_pulls_pause_image_and_certificates_from_this_cluster() {
+        let config = containerd_config("198.18.3.1:5000/pause:1");
+        assert!(config.contains("sandbox = \"198.18.3.1:5000/pause:1\""));
+        assert!(config.contains("config_path = \"/var/lib/coral/certs.d\""));
+    }
+
+    #[test]
+    fn only_small_disks_collect_garbage() {
+        let cgroup = Path::new("coral-1/node-1");
+        let usual = kubelet_config("198.18.3.11", cgroup, false);
+        assert_eq!(usual["imageGCHighThresholdPercent"], 100);
+        assert_eq!(usual["cgroupRoot"], "/coral-1/node-1");
+        let small = kubelet_config("198.18.3.11", cgroup, true);
+        assert_eq!(small["imageGCHighThresholdPercent"], 60);
+        assert_eq!(small["evictionHard"]["imagefs.available"], "15%");
+    }
+
+    #[test]
+    fn pods_of_two_nodes_have_different_addresses() {
+        assert_ne!(cni_config(1), cni_config(2));
+    }
+}

@@ -1,0 +1,55 @@
+//! The end-to-end tests: a cluster of their own, with Coral in it as this checkout has it.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use coral_tests::{Cluster, ClusterOptions, cluster::DIRECTORY_VARIABLE, progress::step_line};
+
+use crate::{
+    cluster::{Lines, target_dir},
+    deploy,
+    test::cargo,
+};
+
+/// Test targets that share the cluster.
+const SHARED: &[&str] = &["e2e_api", "e2e_prefetch", "e2e_plugin"];
+/// Test targets that start clusters of their own.
+const OWN: &[&str] = &["cluster_lifecycle"];
+
+/// Starts a cluster, runs the tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
+pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
+    cargo(root, &["build", "--locked", "--package", "kubectl-coral"], &[]).await?;
+    let options = ClusterOptions {
+        dir: target_dir().join("e2e"),
+        progress: Arc::new(Lines),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(options).await?;
+    let result = on_cluster(root, &cluster).await;
+    let began = Instant::now();
+    cluster.down().await?;
+    println!("{}", step_line("down", began.elapsed()));
+    result?;
+    tests(root, OWN, &[]).await
+}
+
+async fn on_cluster(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
+    deploy::deploy(root, cluster).await?;
+    let dir = cluster.dir().to_string_lossy().into_owned();
+    tests(root, SHARED, &[(DIRECTORY_VARIABLE, &dir)]).await
+}
+
+async fn tests(root: &Path, targets: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    let mut arguments = vec![
+        "test",
+        "--locked",
+        "--package",
+        "coral-tests",
+        "--features",
+        "e2e",
+        "--no-fail-fast",
+    ];
+    for target in targets {
+        arguments.extend(["--test", target]);
+    }
+    cargo(root, &arguments, environment).await
+}
