@@ -118,7 +118,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 async fn build() -> Result<()> {
     let started = Instant::now();
     prerequisites::ensure(&Lines)?;
-    let cached = Tools::locate()?.folders().into_iter().all(Path::exists);
+    let cached = Tools::locate()?.are_built();
     let tools = or_signal(Tools::build(&Lines)).await?;
     let word = if cached { "cached" } else { "built" };
     for folder in tools.folders() {

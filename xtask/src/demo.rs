@@ -77,7 +77,7 @@ async fn show(root: &Path, keep: bool) -> Result<()> {
 async fn tell(root: &Path, cluster: &Cluster) -> Result<()> {
     say("Pushing images of software that is on this machine to the registry.");
     let began = Instant::now();
-    let software = [Software::Go, Software::Node, Software::Python];
+    let software = Software::ALL;
     let published = images::publish(&cluster.open_registry(), &software, &Lines)?;
     for image in &published {
         let (packed, unpacked) = (megabytes(image.size_bytes), megabytes(image.unpacked_bytes));
