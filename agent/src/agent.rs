@@ -37,8 +37,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stop waits for the last status write.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The agent of one node.
-pub(crate) struct Agent {
+/// The agent of one node. Several may run in one process, each with a node of its own.
+pub struct Agent {
     api: Api<NodeImages>,
     runtime: Runtime,
     puller: Puller,
@@ -90,7 +90,9 @@ enum WriteError {
 }
 
 impl Agent {
-    pub(crate) fn new(client: Client, runtime: Runtime, node: String, max_parallel_pulls: usize) -> Self {
+    /// An agent that watches the NodeImages object `node` through `client` and keeps its images in `runtime`.
+    #[must_use]
+    pub fn new(client: Client, runtime: Runtime, node: String, max_parallel_pulls: usize) -> Self {
         Self {
             api: Api::all(client.clone()),
             puller: Puller::new(client, runtime.clone()),
@@ -110,7 +112,7 @@ impl Agent {
     }
 
     /// Works until `shutdown` completes.
-    pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut objects = watcher::watch_object(self.api.clone(), &self.node)
             .default_backoff()
             .boxed();

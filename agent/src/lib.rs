@@ -20,6 +20,7 @@ pub mod situation;
 
 use anyhow::Context as _;
 
+pub use agent::Agent;
 pub use args::Args;
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -38,7 +39,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = coral_runtime::client(&client).await?;
     let runtime = runtime::Runtime::new(&runtime_endpoint)?;
     tracing::info!(node = node_name, endpoint = runtime_endpoint, "The agent starts");
-    agent::Agent::new(client, runtime, node_name, max_parallel_pulls.get())
+    Agent::new(client, runtime, node_name, max_parallel_pulls.get())
         .run(shutdown)
         .await;
     tracing::info!("The agent ends as asked");
