@@ -29,6 +29,7 @@ mod site;
 pub mod state;
 mod teardown;
 pub mod tools;
+mod tunables;
 
 use std::{
     env, fs,
@@ -128,6 +129,7 @@ impl Cluster {
         State::update(layout, |state| {
             state.subnet = subnet;
             state.tools = tools.folders().map(Path::to_owned).to_vec();
+            state.tunables = tunables::read();
         })?;
         options.progress.step("network", started.elapsed());
         Box::pin(Self::bring_up(layout, tools, options)).await

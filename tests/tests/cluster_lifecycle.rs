@@ -11,12 +11,16 @@ use std::{
 use coral_tests::{
     Cluster, ClusterOptions, NodeOptions,
     cluster::{self, DiagnoseOnPanic, Layout},
-    images,
+    images::{self, PublishedImage, Software},
+    progress::Silent,
     wait::{Look, eventually},
 };
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, api::PostParams};
-use serde_json::json;
+use kube::{
+    Api,
+    api::{LogParams, PostParams},
+};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -227,4 +231,34 @@ async fn cluster_that_does_not_come_up_leaves_nothing_and_names_the_log() {
         "{text}"
     );
     assert_nothing_is_left(&layout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn software_of_this_machine_becomes_images_that_run() {
+    let folder = Folder::new();
+    let cluster = Cluster::start(options(folder.path())).await.unwrap();
+    let _diagnose = cluster.diagnose_on_panic();
+    let registry = cluster.open_registry();
+    let images = images::publish(&registry, &[Software::Go, Software::Python], &Silent).unwrap();
+    let lowest_layer = |image: &PublishedImage| {
+        let manifest: Value = serde_json::from_str(&registry.crane(["manifest", &image.reference]).unwrap()).unwrap();
+        manifest["layers"][0]["digest"].clone()
+    };
+    assert_eq!(lowest_layer(&images[0]), lowest_layer(&images[1]));
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    for (image, says) in images.iter().zip(["go version", "Python 3"]) {
+        assert!(image.unpacked_bytes > 50_000_000, "{image:?}");
+        let name = says.to_lowercase().replace(' ', "-");
+        pod_runs(&cluster, &name, &image.reference).await;
+        eventually(&format!("the output of {name}"), PATIENCE, async || {
+            let log = pods.logs(&name, &LogParams::default()).await?;
+            Ok(if log.starts_with(says) {
+                Look::Done(())
+            } else {
+                Look::NotYet(log)
+            })
+        })
+        .await
+        .unwrap();
+    }
 }

@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Test targets that share the cluster.
-const SHARED: &[&str] = &["e2e_api", "e2e_prefetch", "e2e_plugin"];
+const SHARED: &[&str] = &["e2e_api", "e2e_credentials", "e2e_errors", "e2e_plugin", "e2e_prefetch"];
 /// Test targets that start clusters of their own.
-const OWN: &[&str] = &["cluster_lifecycle"];
+const OWN: &[&str] = &["cluster_lifecycle", "e2e_agent"];
 
 /// Starts a cluster, runs the tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
 pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {

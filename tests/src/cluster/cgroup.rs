@@ -50,25 +50,18 @@ impl Hierarchies {
         })
     }
 
-    /// Makes a cgroup in every hierarchy. A new cpuset is empty and takes no process before it is filled.
+    /// Makes a cgroup in every hierarchy, so that it can hold processes and hand resources on.
     pub fn create(&self, cgroup: &Path) -> Result<()> {
         for root in &self.roots {
             let path = root.join(cgroup);
             fs::create_dir_all(&path).with_context(|| format!("create the cgroup {}", path.display()))?;
         }
         if let Some(root) = &self.cpuset {
-            let mut parent = root.clone();
-            for component in cgroup.components() {
-                let child = parent.join(component);
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
-                    let target = child.join(file);
-                    fs::write(&target, value.trim()).with_context(|| format!("write {}", target.display()))?;
-                }
-                parent = child;
-            }
+            fill_cpusets(root, cgroup)
+        } else {
+            enable_controllers(&self.tracking, cgroup);
+            Ok(())
         }
-        Ok(())
     }
 
     /// The file that moves a process into this cgroup, in the hierarchy that keeps track of processes.
@@ -114,6 +107,34 @@ impl Hierarchies {
             }
         }
         Ok(())
+    }
+}
+
+/// With version 1 a new cpuset is empty and takes no process before it is filled.
+fn fill_cpusets(root: &Path, cgroup: &Path) -> Result<()> {
+    let mut parent = root.to_owned();
+    for component in cgroup.components() {
+        let child = parent.join(component);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
+            let target = child.join(file);
+            fs::write(&target, value.trim()).with_context(|| format!("write {}", target.display()))?;
+        }
+        parent = child;
+    }
+    Ok(())
+}
+
+/// With version 2 a cgroup has the controllers that its parent hands on. Those that cannot be handed on, a kubelet
+/// either does without or says so.
+fn enable_controllers(root: &Path, cgroup: &Path) {
+    let mut parent = root.to_owned();
+    for component in cgroup.components() {
+        let controllers = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+        for controller in controllers.split_ascii_whitespace() {
+            let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+        parent.push(component);
     }
 }
 

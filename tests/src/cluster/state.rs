@@ -28,6 +28,9 @@ pub struct State {
     pub agent: Option<AgentOptions>,
     /// Where the built programs lie.
     pub tools: Vec<PathBuf>,
+    /// Kernel parameters as they were before the kubelets changed them.
+    #[serde(default)]
+    pub tunables: BTreeMap<String, String>,
 }
 
 /// One node.
@@ -65,6 +68,7 @@ impl State {
             parts: BTreeMap::new(),
             agent: None,
             tools: Vec::new(),
+            tunables: BTreeMap::new(),
         }
     }
 

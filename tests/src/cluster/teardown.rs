@@ -15,6 +15,7 @@ use super::{
     mounts, network,
     process::{ProcessRecord, boot_id},
     state::State,
+    tunables,
 };
 
 /// How long the parts have for an orderly end.
@@ -30,6 +31,9 @@ pub(super) fn clean(layout: &Layout) -> Result<()> {
     let hierarchies = Hierarchies::find()?;
     let cgroup = layout.cgroup();
     hierarchies.kill(&cgroup)?;
+    if let Ok(Some(state)) = State::read(layout) {
+        tunables::restore(&state.tunables);
+    }
     let runtime_dir = layout.runtime_dir();
     let own = [layout.dir.as_path(), &runtime_dir];
     mounts::unmount_below(&own)?;

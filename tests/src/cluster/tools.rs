@@ -109,6 +109,14 @@ impl Tools {
         })
     }
 
+    /// Whether all of them are there.
+    #[must_use]
+    pub fn are_built(&self) -> bool {
+        let complete =
+            |bin: &Path, module: Module| module.programs.iter().all(|program| bin.join(program.name).exists());
+        complete(&self.control_plane, CONTROL_PLANE) && complete(&self.node, NODE)
+    }
+
     /// The folders, in the order in which a `PATH` should have them.
     #[must_use]
     pub fn folders(&self) -> [&Path; 2] {
@@ -169,6 +177,10 @@ impl Module {
         fs::create_dir_all(&bin).with_context(|| format!("create {}", bin.display()))?;
         // Another builder may hold the lock for minutes.
         let _lock = tokio::task::spawn_blocking(move || state::lock(&cache)).await??;
+        progress.note(&format!(
+            "building the programs in {}; that takes minutes where Go has not built them before",
+            self.source().display()
+        ));
         for program in self.programs.iter().filter(missing) {
             let started = Instant::now();
             self.build_program(program, &bin).await?;
