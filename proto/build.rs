@@ -2,7 +2,15 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=runtime");
-    let descriptors = protox::compile(["runtime/v1/api.proto"], ["."])?;
+    println!("cargo:rerun-if-changed=containerd");
+    let descriptors = protox::compile(
+        [
+            "runtime/v1/api.proto",
+            "containerd/services/content/v1/content.proto",
+            "containerd/services/images/v1/images.proto",
+        ],
+        ["."],
+    )?;
     tonic_prost_build::configure()
         .build_server(std::env::var_os("CARGO_FEATURE_SERVER").is_some())
         .build_transport(false)

@@ -1,6 +1,9 @@
 //! The loop: takes in what happens, does what [`plan`] decides and writes what [`report`] says.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use coral_api::{
     ImageReference, NodeImages, NodeImagesStatus, keys,
@@ -18,7 +21,8 @@ use tokio::task::{self, AbortHandle, JoinSet};
 use tracing::Instrument as _;
 
 use crate::{
-    classify::Failure,
+    classify::{Failure, classify},
+    containerd::{Bytes, Containerd, Pins},
     plan::{Action, next_wake, plan},
     pull::Puller,
     report,
@@ -30,6 +34,8 @@ use crate::{
 const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 /// How often it looks while the runtime does not answer.
 const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(2);
+/// How often the agent asks how far running pulls are.
+const PROGRESS_INTERVAL: SignedDuration = SignedDuration::from_secs(2);
 /// Pause before the next try of a status write that failed.
 const WRITE_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// Longest time for one status write.
@@ -51,11 +57,20 @@ pub struct Agent {
     /// Every task that the agent started. A pull that is not wanted any more is aborted.
     tasks: JoinSet<Done>,
     pulling: HashMap<String, AbortHandle>,
-    is_looking: bool,
+    under_way: BTreeSet<Chore>,
     next_look: Timestamp,
-    is_writing: bool,
+    next_progress: Timestamp,
     not_before: Timestamp,
     written: Option<(Timestamp, NodeImagesStatus)>,
+}
+
+/// What the agent does beside pulling; each at most once at a time.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Chore {
+    Look,
+    Progress,
+    Pin,
+    Write,
 }
 
 /// What a task of the agent's ended with.
@@ -68,6 +83,8 @@ enum Done {
         began: Timestamp,
         result: Result<Look, Failure>,
     },
+    Progress(Result<Vec<(ImageReference, Bytes)>, tonic::Status>),
+    Pins(Result<(), tonic::Status>),
     Write {
         began: Timestamp,
         status: Box<NodeImagesStatus>,
@@ -79,6 +96,8 @@ struct Look {
     runtime: RuntimeInfo,
     inventory: Inventory,
     filesystem: Option<FilesystemUsage>,
+    /// What Coral has pinned; none where the runtime cannot.
+    pins: Option<Pins>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,9 +122,9 @@ impl Agent {
             is_asked: false,
             tasks: JoinSet::new(),
             pulling: HashMap::new(),
-            is_looking: false,
+            under_way: BTreeSet::new(),
             next_look: Timestamp::UNIX_EPOCH,
-            is_writing: false,
+            next_progress: Timestamp::UNIX_EPOCH,
             not_before: Timestamp::UNIX_EPOCH,
             written: None,
         }
@@ -136,12 +155,13 @@ impl Agent {
 
     /// Starts what is due, and returns when something will be due again.
     fn act(&mut self, now: Timestamp) -> Timestamp {
-        if !self.is_asked && self.pulling.is_empty() {
+        if !self.is_asked && self.pulling.is_empty() && !self.may_have_pins() {
             return now + SignedDuration::from_hours(1);
         }
-        if !self.is_looking && self.next_look <= now {
+        if !self.under_way.contains(&Chore::Look) && self.next_look <= now {
             self.look(now);
         }
+        self.ask_progress(now);
         let running: Vec<String> = self.pulling.keys().cloned().collect();
         for action in plan(&self.situation, &running, self.max_parallel_pulls, now) {
             match action {
@@ -154,6 +174,8 @@ impl Agent {
                     self.situation.pull_began(&image, now);
                     self.pull(image, reference, secrets, timeout);
                 }
+                Action::Pin { identity } => self.pin(|containerd| async move { containerd.pin(&identity).await }),
+                Action::Unpin { names } => self.pin(|containerd| async move { containerd.unpin(&names).await }),
                 Action::Cancel { image } => {
                     if let Some(pull) = self.pulling.remove(&image) {
                         tracing::info!(%image, "The pull ends, for nobody wants the image any more");
@@ -164,12 +186,25 @@ impl Agent {
             }
         }
         let write = self.write_when_due(now);
-        let look = if self.is_looking { None } else { Some(self.next_look) };
-        [write, look, next_wake(&self.situation, now)]
+        let look = if self.under_way.contains(&Chore::Look) {
+            None
+        } else {
+            Some(self.next_look)
+        };
+        let progress = (!self.pulling.is_empty())
+            .then_some(self.next_progress)
+            .filter(|time| *time > now);
+        [write, look, progress, next_wake(&self.situation, now)]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or(now + LOOK_INTERVAL)
+    }
+
+    /// Whether protections may be left from when the node was asked for something, perhaps of an earlier agent.
+    fn may_have_pins(&self) -> bool {
+        let can_pin = self.situation.runtime.as_ref().is_none_or(is_containerd);
+        can_pin && self.situation.pins.as_ref().is_none_or(|pins| !pins.is_empty())
     }
 
     fn take_object(&mut self, object: Option<&NodeImages>) {
@@ -183,7 +218,7 @@ impl Agent {
         self.situation.asked(object);
         match object {
             // A status that somebody else changed, or that an earlier agent left, is written again when it differs.
-            Some(object) if !self.is_writing => {
+            Some(object) if !self.under_way.contains(&Chore::Write) => {
                 let status = object.status.clone().unwrap_or_default();
                 let time = self.written.as_ref().map_or(Timestamp::UNIX_EPOCH, |(time, _)| *time);
                 self.written = Some((time, status));
@@ -205,12 +240,13 @@ impl Agent {
                 }
             }
             Ok((_, Done::Look { began, result })) => {
-                self.is_looking = false;
+                self.under_way.remove(&Chore::Look);
                 match result {
                     Ok(look) => {
                         self.next_look = now + LOOK_INTERVAL;
                         self.situation.runtime = Some(look.runtime);
                         self.situation.filesystem = look.filesystem;
+                        self.situation.pins = look.pins;
                         self.situation.looked(began, look.inventory);
                     }
                     Err(failure) => {
@@ -220,8 +256,26 @@ impl Agent {
                     }
                 }
             }
+            Ok((_, Done::Progress(result))) => {
+                self.under_way.remove(&Chore::Progress);
+                match result {
+                    Ok(progress) => self.situation.progressed(progress),
+                    Err(status) => tracing::debug!(cause = status.message(), "The runtime does not tell of progress"),
+                }
+            }
+            Ok((_, Done::Pins(result))) => {
+                self.under_way.remove(&Chore::Pin);
+                self.next_look = now;
+                if let Err(status) = result {
+                    self.next_look = now + LOOK_INTERVAL;
+                    tracing::warn!(
+                        cause = status.message(),
+                        "The runtime did not change the protection of an image"
+                    );
+                }
+            }
             Ok((_, Done::Write { began, status, result })) => {
-                self.is_writing = false;
+                self.under_way.remove(&Chore::Write);
                 match result {
                     Ok(()) => self.written = Some((began, *status)),
                     Err(error) => {
@@ -237,18 +291,59 @@ impl Agent {
     }
 
     fn look(&mut self, began: Timestamp) {
-        self.is_looking = true;
+        self.under_way.insert(Chore::Look);
         let runtime = self.runtime.clone();
         self.tasks.spawn(async move {
             let result = async {
+                let version = runtime.version().await?;
                 Ok(Look {
-                    runtime: runtime.version().await?,
                     inventory: runtime.inventory().await?,
                     filesystem: runtime.filesystem().await?,
+                    pins: pins(&runtime, &version).await?,
+                    runtime: version,
                 })
             }
             .await;
             Done::Look { began, result }
+        });
+    }
+
+    /// Asks how far the running pulls are, when it is time and the runtime tells.
+    fn ask_progress(&mut self, now: Timestamp) {
+        let tells = self.situation.runtime.as_ref().is_some_and(is_containerd);
+        if self.pulling.is_empty() || self.under_way.contains(&Chore::Progress) || self.next_progress > now || !tells {
+            return;
+        }
+        self.under_way.insert(Chore::Progress);
+        self.next_progress = now + PROGRESS_INTERVAL;
+        let is_running = |image: &String| self.pulling.contains_key(image);
+        let images: Vec<ImageReference> = self
+            .situation
+            .wanted
+            .iter()
+            .filter(|wanted| is_running(&wanted.entry.image))
+            .filter_map(|wanted| wanted.reference.clone().ok())
+            .collect();
+        let containerd = self.runtime.containerd();
+        self.tasks.spawn(async move {
+            let answer = tokio::time::timeout(WRITE_TIMEOUT, containerd.progress(&images)).await;
+            Done::Progress(answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))))
+        });
+    }
+
+    /// Changes the protection of an image, one after the other.
+    fn pin<F>(&mut self, change: impl FnOnce(Containerd) -> F)
+    where
+        F: Future<Output = Result<(), tonic::Status>> + Send + 'static,
+    {
+        if self.under_way.contains(&Chore::Pin) {
+            return;
+        }
+        self.under_way.insert(Chore::Pin);
+        let change = change(self.runtime.containerd());
+        self.tasks.spawn(async move {
+            let answer = tokio::time::timeout(WRITE_TIMEOUT, change).await;
+            Done::Pins(answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))))
         });
     }
 
@@ -279,7 +374,7 @@ impl Agent {
     fn write_when_due(&mut self, now: Timestamp) -> Option<Timestamp> {
         // Before the first look there is nothing to say that an earlier agent has not said better.
         let has_looked = self.situation.inventory.is_some() || self.situation.runtime_failure.is_some();
-        if self.is_writing || !self.is_asked || !has_looked {
+        if self.under_way.contains(&Chore::Write) || !self.is_asked || !has_looked {
             return None;
         }
         let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
@@ -288,7 +383,7 @@ impl Agent {
         if time > now {
             return Some(time);
         }
-        self.is_writing = true;
+        self.under_way.insert(Chore::Write);
         let (api, node) = (self.api.clone(), self.node.clone());
         self.tasks.spawn(async move {
             let result = write(&api, &node, &status).await;
@@ -319,6 +414,23 @@ impl Agent {
             }
         }
     }
+}
+
+/// What Coral has pinned, where the runtime is one that can pin.
+async fn pins(runtime: &Runtime, version: &RuntimeInfo) -> Result<Option<Pins>, Failure> {
+    if !is_containerd(version) {
+        return Ok(None);
+    }
+    runtime
+        .containerd()
+        .pins()
+        .await
+        .map(Some)
+        .map_err(|status| classify(&status))
+}
+
+fn is_containerd(version: &RuntimeInfo) -> bool {
+    version.name == "containerd"
 }
 
 async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> Result<(), WriteError> {

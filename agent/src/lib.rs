@@ -11,6 +11,7 @@
 mod agent;
 mod args;
 pub mod classify;
+pub mod containerd;
 pub mod credentials;
 pub mod plan;
 mod pull;

@@ -24,6 +24,16 @@ pub enum Action {
         /// How long the pull may take.
         timeout: Duration,
     },
+    /// Protect an image from the kubelet's garbage collector.
+    Pin {
+        /// The image as the runtime names it.
+        identity: String,
+    },
+    /// Take away a protection that Coral gave and nobody wants any more.
+    Unpin {
+        /// All names of the image.
+        names: Vec<String>,
+    },
     /// End a pull that nobody wants any more.
     Cancel {
         /// The image as the object named it.
@@ -45,12 +55,17 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
         .filter(|image| is_unwanted(image))
         .map(|image| Action::Cancel { image: image.clone() })
         .collect();
+    let cancelled = actions.len();
+
+    if situation.runtime_failure.is_none() {
+        actions.extend(pins(situation));
+    }
 
     // Without an inventory nobody knows what is missing, and a runtime that does not answer pulls nothing.
     if situation.paused.is_some() || situation.inventory.is_none() || situation.runtime_failure.is_some() {
         return actions;
     }
-    let free = max_parallel_pulls.saturating_sub(running.len() - actions.len());
+    let free = max_parallel_pulls.saturating_sub(running.len() - cancelled);
     let mut ready: Vec<(&Wanted, &ImageReference)> = situation
         .wanted
         .iter()
@@ -78,6 +93,32 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
         });
     }
     actions
+}
+
+/// Which protections are missing, and which are one too many.
+fn pins(situation: &Situation) -> Vec<Action> {
+    let Some(pins) = &situation.pins else {
+        return Vec::new();
+    };
+    let to_pin = || {
+        situation
+            .wanted
+            .iter()
+            .filter(|wanted| wanted.entry.pin && wanted.entry.state != DesiredState::Absent)
+    };
+    let missing = to_pin()
+        .filter(|wanted| situation.held(wanted).is_some_and(|held| !held.pinned))
+        .filter_map(Wanted::identity)
+        .map(|identity| Action::Pin { identity });
+    let surplus = pins
+        .values()
+        .filter(|names| {
+            !to_pin()
+                .filter_map(Wanted::identity)
+                .any(|identity| names.contains(&identity))
+        })
+        .map(|names| Action::Unpin { names: names.clone() });
+    missing.chain(surplus).collect()
 }
 
 /// When `plan` may have something new to say although nothing happens.

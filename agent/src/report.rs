@@ -13,6 +13,8 @@ use crate::{
     situation::{Situation, Wanted},
 };
 
+/// Least time between two writes that say nothing but how many bytes have arrived.
+const PROGRESS_ALONE: SignedDuration = SignedDuration::from_secs(10);
 /// Least time between two writes while images move.
 const WHILE_MOVING: SignedDuration = SignedDuration::from_secs(2);
 
@@ -129,7 +131,9 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     let pull = match (pulls.running_since, pulls.last_success) {
         (Some(began), _) => Some(PullProgress {
             start_time: Some(conditions::time(began)),
-            ..PullProgress::default()
+            seconds: None,
+            done_bytes: pulls.bytes.map(|bytes| bytes.done),
+            total_bytes: pulls.bytes.map(|bytes| bytes.total),
         }),
         // What an earlier run of the agent remembers has no length.
         (None, Some((began, ended))) if began < ended => Some(PullProgress {
@@ -177,8 +181,10 @@ pub fn write_time(
     let Some((time, written)) = written else {
         return Some(now);
     };
-    if says_the_same(current, written) {
+    if current == written || says_the_same(current, written) {
         None
+    } else if says_the_same(&without_bytes(current), &without_bytes(written)) {
+        Some(now.max(*time + PROGRESS_ALONE))
     } else if current.images.iter().any(moves) {
         Some(now.max(*time + WHILE_MOVING))
     } else {
@@ -189,6 +195,16 @@ pub fn write_time(
 /// Whether something will happen to the image within moments.
 fn moves(image: &ImageStatus) -> bool {
     image.state == ImageState::Pulling
+}
+
+/// The status without how many bytes of running pulls have arrived.
+fn without_bytes(status: &NodeImagesStatus) -> NodeImagesStatus {
+    let mut status = status.clone();
+    for pull in status.images.iter_mut().filter_map(|image| image.pull.as_mut()) {
+        pull.done_bytes = None;
+        pull.total_bytes = None;
+    }
+    status
 }
 
 /// Whether two statuses differ in nothing that is worth a write: the file system's use changes all the time.

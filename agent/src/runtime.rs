@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     classify::{Failure, classify},
+    containerd::Containerd,
     credentials::Credential,
 };
 
@@ -49,6 +50,7 @@ pub struct InvalidEndpoint {
 /// A connection to the container runtime of the node. It connects when it is first used, and again after a restart of the runtime.
 #[derive(Clone, Debug)]
 pub struct Runtime {
+    channel: Channel,
     images: ImageServiceClient<Channel>,
     service: RuntimeServiceClient<Channel>,
 }
@@ -67,8 +69,15 @@ impl Runtime {
             .connect_lazy();
         Ok(Self {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            service: RuntimeServiceClient::new(channel),
+            service: RuntimeServiceClient::new(channel.clone()),
+            channel,
         })
+    }
+
+    /// What containerd offers beside CRI, on the same socket.
+    #[must_use]
+    pub fn containerd(&self) -> Containerd {
+        Containerd::new(self.channel.clone())
     }
 
     /// Which runtime answers.

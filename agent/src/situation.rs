@@ -8,7 +8,7 @@ use std::{
 };
 
 use coral_api::{
-    ImageReference, InvalidReference, NodeImages,
+    FailureReason, ImageReference, InvalidReference, NodeImages,
     node_images::{DesiredImage, DesiredState, FilesystemUsage, PauseReason, RuntimeInfo},
     prefetch::PullPolicy,
 };
@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     classify::Failure,
+    containerd::{Bytes, Pins},
     runtime::{HeldImage, Inventory},
 };
 
@@ -23,6 +24,12 @@ use crate::{
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 /// How long what the runtime held is believed when it does not answer.
 const MEMORY: SignedDuration = SignedDuration::from_secs(60);
+/// Pause before an image that disappeared a second time is pulled again; it doubles with each further time.
+const FIRST_VANISHED_PAUSE: SignedDuration = SignedDuration::from_secs(30);
+/// Longest such pause.
+const LONGEST_VANISHED_PAUSE: SignedDuration = SignedDuration::from_mins(30);
+/// An image that stayed this long before it disappeared begins anew.
+const LONG_STAY: SignedDuration = SignedDuration::from_hours(1);
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(300);
 
@@ -47,6 +54,8 @@ pub struct Situation {
     pub runtime: Option<RuntimeInfo>,
     /// Use of the image filesystem.
     pub filesystem: Option<FilesystemUsage>,
+    /// What Coral has pinned; none where the runtime cannot.
+    pub pins: Option<Pins>,
     /// How the pulls of an image went, by the image as the object names it.
     pub pulls: BTreeMap<String, Pulls>,
 }
@@ -65,8 +74,12 @@ pub struct Wanted {
 pub struct Pulls {
     /// When the pull that is under way began.
     pub running_since: Option<Timestamp>,
+    /// How far that pull is, where the runtime tells.
+    pub bytes: Option<Bytes>,
     /// Failed attempts since the last success.
     pub failed_attempts: u32,
+    /// How often the image has disappeared without having stayed for long.
+    pub vanished: u32,
     /// Why the last attempt failed.
     pub failure: Option<Failure>,
     /// When the next attempt may begin.
@@ -129,9 +142,51 @@ impl Situation {
                 inventory.entry(identity).or_insert_with(|| held.clone());
             }
         }
+        self.note_vanished(&inventory, began);
         self.inventory = Some(inventory);
         self.last_answer = Some(began);
         self.runtime_failure = None;
+    }
+
+    /// An image that was there and is gone is pulled again at once the first time, and after growing pauses when it happens again:
+    /// whoever takes it away, most likely the kubelet's garbage collector, must not be fought.
+    fn note_vanished(&mut self, inventory: &Inventory, now: Timestamp) {
+        let Some(before) = &self.inventory else {
+            return;
+        };
+        for wanted in self
+            .wanted
+            .iter()
+            .filter(|wanted| wanted.entry.state == DesiredState::Present)
+        {
+            let Some(identity) = wanted.identity() else {
+                continue;
+            };
+            if let Some(pulls) = self.pulls.get_mut(&wanted.entry.image)
+                && before.contains_key(&identity)
+                && !inventory.contains_key(&identity)
+            {
+                let stayed = pulls
+                    .last_success
+                    .map_or(LONG_STAY, |(_, ended)| now.duration_since(ended));
+                pulls.vanished = if stayed >= LONG_STAY { 1 } else { pulls.vanished + 1 };
+                if pulls.vanished > 1 {
+                    let doublings = (pulls.vanished - 2).min(16);
+                    let pause = FIRST_VANISHED_PAUSE
+                        .saturating_mul(1 << doublings)
+                        .min(LONGEST_VANISHED_PAUSE);
+                    pulls.next_attempt = Some(now + pause);
+                    pulls.failure = Some(Failure {
+                        reason: FailureReason::Unknown,
+                        message: format!(
+                            "the image disappeared from the node {} times; the kubelet collects images when its disk fills up \
+                             (imageGCHighThresholdPercent)",
+                            pulls.vanished
+                        ),
+                    });
+                }
+            }
+        }
     }
 
     /// Takes in that the runtime does not answer. A restart takes no image away, so for a while what was seen last still holds.
@@ -146,6 +201,24 @@ impl Situation {
     pub fn pull_began(&mut self, image: &str, now: Timestamp) {
         if let Some(pulls) = self.pulls.get_mut(image) {
             pulls.running_since = Some(now);
+            pulls.bytes = None;
+        }
+    }
+
+    /// Takes in how far pulls are.
+    pub fn progressed(&mut self, progress: Vec<(ImageReference, Bytes)>) {
+        for (reference, bytes) in progress {
+            for wanted in self
+                .wanted
+                .iter()
+                .filter(|wanted| wanted.reference.as_ref() == Ok(&reference))
+            {
+                if let Some(pulls) = self.pulls.get_mut(&wanted.entry.image)
+                    && pulls.running_since.is_some()
+                {
+                    pulls.bytes = Some(bytes);
+                }
+            }
         }
     }
 
@@ -266,6 +339,39 @@ fn pause(node: &str, image: &str, failed_attempts: u32) -> SignedDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_keeps_vanishing_is_pulled_ever_more_slowly() {
+        use coral_api::NodeImagesSpec;
+        use serde_json::json;
+
+        let entry = serde_json::from_value(json!({"image": "a"})).unwrap();
+        let spec = NodeImagesSpec {
+            paused: None,
+            images: vec![entry],
+        };
+        let mut situation = Situation::new("node-1".into());
+        situation.asked(Some(&NodeImages::new("node-1", spec)));
+        let there = Inventory::from([("docker.io/library/a:latest".to_owned(), HeldImage::default())]);
+        let mut now = Timestamp::UNIX_EPOCH;
+        let mut vanish = |stays: SignedDuration| {
+            situation.pull_began("a", now);
+            situation.pull_succeeded("a", HeldImage::default(), now);
+            situation.looked(now, there.clone());
+            now += stays;
+            situation.looked(now, Inventory::new());
+            situation.pulls["a"]
+                .next_attempt
+                .map(|time| time.duration_since(now).as_secs())
+        };
+        let minute = SignedDuration::from_mins(1);
+        assert_eq!([minute; 4].map(&mut vanish), [None, Some(30), Some(60), Some(120)]);
+        assert_eq!(vanish(SignedDuration::from_hours(2)), None);
+        for _ in 0..10 {
+            vanish(minute);
+        }
+        assert_eq!(vanish(minute), Some(30 * 60));
+    }
 
     #[test]
     fn nodes_do_not_knock_in_step() {

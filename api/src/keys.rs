@@ -13,6 +13,9 @@ pub const AVAILABLE: &str = "available";
 /// Annotation on a Prefetch: an RFC 3339 time at which every image is to be resolved again.
 pub const REFRESH_ANNOTATION: &str = "image.stvz.io/refresh";
 
+/// Label that Coral puts on the runtime's image records that it has pinned, so that it never unpins what others pinned.
+pub const PINNED_IMAGE_LABEL: &str = "image.stvz.io/pinned";
+
 /// Field manager of the node agent: it owns `NodeImages.status`.
 pub const AGENT_FIELD_MANAGER: &str = "coral-agent";
 

@@ -133,6 +133,18 @@ pub(crate) fn some_of<S: AsRef<str>>(names: &[S], most: usize) -> String {
     }
 }
 
+/// Names of machines without the domain that they share, where what remains tells them apart.
+pub(crate) fn without_domain<S: AsRef<str>>(names: &[S]) -> Vec<String> {
+    let full = || names.iter().map(|name| name.as_ref().to_owned()).collect();
+    let split: Option<Vec<(&str, &str)>> = names.iter().map(|name| name.as_ref().split_once('.')).collect();
+    match split {
+        Some(parts) if parts.windows(2).all(|pair| pair[0].1 == pair[1].1) => {
+            parts.into_iter().map(|(host, _)| host.to_owned()).collect()
+        }
+        _ => full(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +215,14 @@ mod tests {
         ] {
             assert_eq!(bytes(number), expected);
         }
+    }
+
+    #[test]
+    fn a_domain_is_left_out_only_where_all_share_it() {
+        assert_eq!(without_domain(&["a.eu.internal", "b.eu.internal"]), ["a", "b"]);
+        assert_eq!(without_domain(&["a.eu", "a.us"]), ["a.eu", "a.us"]);
+        assert_eq!(without_domain(&["a.eu", "b"]), ["a.eu", "b"]);
+        assert_eq!(without_domain::<&str>(&[]), [""; 0]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) trait Progress {
     fn tell(&mut self, line: &str);
     /// Ends the display, and leaves what was told.
     fn finish(&mut self);
+    /// Ends the display after Ctrl-C, and leaves what was shown, too.
+    fn abandon(&mut self);
 }
 
 /// The display that suits where stderr goes.
@@ -109,6 +111,15 @@ impl Snapshot {
 impl NodeLine {
     /// The state in one line, without the bytes, which change all the time.
     pub(crate) fn summary(&self) -> String {
+        self.parts(None).join(", ")
+    }
+
+    /// The state in one line, with the bytes. What matters least comes last, where narrow terminals cut.
+    pub(crate) fn detailed(&self) -> String {
+        self.parts(self.bytes()).join(", ")
+    }
+
+    fn parts(&self, bytes: Option<String>) -> Vec<String> {
         let mut parts = vec![format!("{} of {}", self.present, human::counted(self.wanted, "image"))];
         for (number, what) in [(self.failed, "failed"), (self.retrying, "retrying")] {
             if number > 0 {
@@ -118,14 +129,15 @@ impl NodeLine {
         if self.held > 0 {
             parts.push("waiting for its turn".to_owned());
         }
+        parts.extend(bytes);
         if !self.pulling.is_empty() {
             parts.push(format!("pulling {}", human::some_of(&self.pulling, 2)));
         }
-        parts.join(", ")
+        parts
     }
 
     /// `512 MB of 1.24 GB, 48.0 MB/s`
-    pub(crate) fn bytes(&self) -> Option<String> {
+    fn bytes(&self) -> Option<String> {
         let Transfer { done, total, rate } = self.transfer?;
         let total = total
             .map(|total| format!(" of {}", human::bytes(total)))
@@ -244,7 +256,10 @@ mod tests {
         assert_eq!(snapshot.summary(), "1 of 2 nodes ready, 1 pulling");
         let line = &snapshot.lines.as_ref().unwrap()[0];
         assert_eq!(line.summary(), "1 of 3 images, pulling b:1, c:1");
-        assert_eq!(line.bytes().unwrap(), "1.00 GB of 2.00 GB, 100 MB/s");
+        assert_eq!(
+            line.detailed(),
+            "1 of 3 images, 1.00 GB of 2.00 GB, 100 MB/s, pulling b:1, c:1"
+        );
         assert_eq!(line.permille(), 333 + 333);
     }
 

@@ -90,9 +90,9 @@ impl Table {
 fn cell(text: &Text, colour: bool) -> Cell {
     let cell = Cell::new(&text.text);
     match text.tone {
-        Tone::Good if colour => cell.fg(Color::Green),
-        Tone::Busy if colour => cell.fg(Color::Yellow),
-        Tone::Bad if colour => cell.fg(Color::Red),
+        Tone::Good if colour => cell.fg(Color::DarkGreen),
+        Tone::Busy if colour => cell.fg(Color::DarkYellow),
+        Tone::Bad if colour => cell.fg(Color::DarkRed),
         _ => cell,
     }
 }

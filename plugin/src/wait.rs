@@ -55,7 +55,7 @@ const MOST_FAILURES_TOLD: usize = 20;
 pub(crate) enum Error {
     #[error("prefetch {prefetch} will not become ready without help:\n{}", failures.trim_end())]
     ImagesFailed { prefetch: String, failures: String },
-    #[error("timed out after {} waiting for prefetch {prefetch}: {missing}", human::elapsed(*after))]
+    #[error("timed out after {} waiting for prefetch {prefetch}: {missing}", human::duration(*after))]
     TimedOut {
         prefetch: String,
         after: Duration,
@@ -111,7 +111,10 @@ pub(crate) async fn until_ready(
         let line = waiter.success();
         waiter.progress.tell(&line);
     }
-    waiter.progress.finish();
+    match result {
+        Err(Error::Interrupted { .. }) => waiter.progress.abandon(),
+        _ => waiter.progress.finish(),
+    }
     result
 }
 
@@ -166,7 +169,7 @@ impl<'a> Waiter<'a> {
                     result.map_err(Error::Signal)?;
                     return Err(Error::Interrupted { prefetch: self.full_name(), follow: self.follow() });
                 }
-                () = &mut end_of_time => return Err(self.timed_out()),
+                () = &mut end_of_time => return Err(self.timed_out(end)),
                 Some(event) = prefetches.next() => {
                     is_changed = true;
                     match event {
@@ -313,11 +316,11 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    fn timed_out(&self) -> Error {
+    fn timed_out(&self, after: Duration) -> Error {
         let is_unseen = judge::judge(&self.prefetch, self.generation) == Verdict::Unseen;
         Error::TimedOut {
             prefetch: self.full_name(),
-            after: self.began.elapsed(),
+            after,
             missing: if is_unseen {
                 "Coral's controller has not looked at it".to_owned()
             } else {

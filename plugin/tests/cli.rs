@@ -410,7 +410,7 @@ fn an_unknown_context_lists_those_that_are_there() {
     assert_eq!(outcome.code, Some(1));
     insta::assert_snapshot!(outcome.stderr, @r#"
     error: failed to choose a cluster: the kubeconfig has no context "prd"
-    hint: it has dev, prod
+    hint: its contexts are dev, prod
     "#);
 }
 
@@ -423,7 +423,11 @@ fn of_several_kubeconfigs_those_that_are_there_count() {
         .env("KUBECONFIG", files)
         .output()
         .unwrap();
-    assert!(String::from_utf8(output.stderr).unwrap().contains("it has dev, prod"));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("its contexts are dev, prod")
+    );
 }
 
 #[test]

@@ -26,6 +26,33 @@ pub mod runtime_v1 {
     tonic::include_proto!("runtime.v1");
 }
 
+/// containerd's own API, `containerd.services`.
+pub mod containerd {
+    /// Blobs, and the downloads that are under way.
+    pub mod content_v1 {
+        #![allow(
+            clippy::pedantic,
+            clippy::use_self,
+            unreachable_pub,
+            missing_docs,
+            reason = "generated from containerd/services/content/v1/content.proto"
+        )]
+        tonic::include_proto!("containerd.services.content.v1");
+    }
+
+    /// Image records and their labels.
+    pub mod images_v1 {
+        #![allow(
+            clippy::pedantic,
+            clippy::use_self,
+            unreachable_pub,
+            missing_docs,
+            reason = "generated from containerd/services/images/v1/images.proto"
+        )]
+        tonic::include_proto!("containerd.services.images.v1");
+    }
+}
+
 impl fmt::Debug for runtime_v1::AuthConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

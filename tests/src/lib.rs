@@ -15,6 +15,7 @@
 //!                        │   └── own /run, own /var ──────────────┘  └───────────────┘
 //! ```
 
+pub mod bad_registry;
 pub mod cluster;
 pub mod images;
 pub mod progress;

@@ -10,7 +10,7 @@ use std::{
 
 use coral_tests::{
     Cluster, ClusterOptions, NodeOptions,
-    cluster::{self, DiagnoseOnPanic, Layout},
+    cluster::{self, Layout},
     images::{self, PublishedImage, Software},
     progress::Silent,
     wait::{Look, eventually},
@@ -104,33 +104,45 @@ async fn pod_runs(cluster: &Cluster, name: &str, image: &str) {
 async fn killed_parts_come_back_and_down_leaves_nothing() {
     let dir = Folder::new();
     let layout = Layout::new(dir.path()).unwrap();
-    let keep = ClusterOptions {
-        keep: true,
-        ..options(dir.path())
-    };
-    let first = Cluster::start(keep.clone()).await.unwrap();
-    let _diagnose: DiagnoseOnPanic = first.diagnose_on_panic();
-    pod_runs(&first, "before", &first.pause_image()).await;
-    let parts: Vec<String> = first.state().unwrap().parts.into_keys().collect();
-    for part in parts.iter().filter(|part| !part.ends_with("-mounts")) {
-        let state = first.state().unwrap();
-        state.parts[part].process.signal(rustix::process::Signal::KILL);
-        assert!(state.parts[part].process.wait(Duration::from_secs(10)), "{part}");
-    }
-    let second = Cluster::start(options(dir.path())).await.unwrap();
-    let state = second.state().unwrap();
-    assert!(state.parts.values().all(|part| part.process.is_running()), "{state:?}");
+    let cluster = Cluster::start(options(dir.path())).await.unwrap();
+    let _diagnose = cluster.diagnose_on_panic();
+    pod_runs(&cluster, "before", &cluster.pause_image()).await;
+    let parts: Vec<String> = cluster.state().unwrap().parts.into_keys().collect();
+    let (mounts, others): (Vec<_>, Vec<_>) = parts.iter().partition(|part| part.ends_with("-mounts"));
+    kill(&cluster, &others);
+    heal(dir.path()).await;
     // The pod outlived its containerd and its kubelet, and what was in etcd is still there.
-    let pods: Api<Pod> = Api::namespaced(second.client(), "default");
-    assert_eq!(
-        pods.get("before").await.unwrap().status.unwrap().phase.as_deref(),
-        Some("Running")
-    );
-    pod_runs(&second, "after", &second.pause_image()).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    let pod = pods.get("before").await.unwrap();
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Running"));
+    pod_runs(&cluster, "after", &cluster.pause_image()).await;
 
-    second.down().await.unwrap();
+    // With its mounts the whole node goes, and is switched on again.
+    kill(&cluster, &mounts);
+    heal(dir.path()).await;
+    pod_runs(&cluster, "later", &cluster.pause_image()).await;
+
+    cluster.down().await.unwrap();
     assert_nothing_is_left(&layout);
     cluster::down(&layout).await.unwrap();
+}
+
+fn kill(cluster: &Cluster, parts: &[&String]) {
+    let state = cluster.state().unwrap();
+    for part in parts {
+        let process = state.parts[*part].process;
+        process.signal(rustix::process::Signal::KILL);
+        assert!(process.wait(Duration::from_secs(10)), "{part}");
+    }
+}
+
+async fn heal(dir: &Path) {
+    let keep = ClusterOptions {
+        keep: true,
+        ..options(dir)
+    };
+    let state = Cluster::start(keep).await.unwrap().state().unwrap();
+    assert!(state.parts.values().all(|part| part.process.is_running()), "{state:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,9 +52,9 @@ enum ClusterCommand {
 
 #[derive(Debug, clap::Args)]
 struct Up {
-    /// Number of nodes with a kubelet.
-    #[arg(long, default_value_t = 2)]
-    nodes: u32,
+    /// Number of nodes with a kubelet [default: 2, or as many as there are].
+    #[arg(long)]
+    nodes: Option<u32>,
 
     /// Size of the disk of each of these nodes, e.g. 300m; a small one makes the kubelet collect garbage.
     #[arg(long, value_name = "SIZE")]
@@ -136,6 +136,10 @@ async fn up(dir: &Path, up: Up) -> Result<()> {
     } = up;
     let started = Instant::now();
     let agent = if light > 0 { Some(build_agent()?) } else { None };
+    let nodes = match nodes {
+        Some(nodes) => nodes,
+        None => present_nodes(dir)?.unwrap_or(2),
+    };
     let options = ClusterOptions {
         dir: dir.to_owned(),
         nodes,
@@ -148,13 +152,20 @@ async fn up(dir: &Path, up: Up) -> Result<()> {
     let cluster = or_signal(Cluster::start(options)).await?;
     println!("{}", step_line("up", started.elapsed()));
     println!("logs: {}", cluster.logs().display());
-    let flag = if dir == default_dir() {
+    let flag = if cluster.dir() == Layout::new(&default_dir())?.dir {
         String::new()
     } else {
-        format!(" --dir {}", dir.display())
+        format!(" --dir {}", cluster.dir().display())
     };
     println!("to use it: eval \"$(cargo xtask cluster env{flag})\"");
     Ok(())
+}
+
+/// How many nodes with a kubelet the cluster has that is there already.
+fn present_nodes(dir: &Path) -> Result<Option<u32>> {
+    let state = State::read(&Layout::new(dir)?)?;
+    let count = state.map(|state| state.nodes.iter().filter(|node| !node.light).count());
+    count.map(u32::try_from).transpose().context("count the nodes")
 }
 
 /// Ends the work when somebody presses Ctrl-C or asks the process to end: what it was making goes with it.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Test targets that share the cluster.
-const SHARED: &[&str] = &["e2e_api", "e2e_credentials", "e2e_errors", "e2e_plugin", "e2e_prefetch"];
+const SHARED: &[&str] = &["e2e_api", "e2e_credentials", "e2e_errors", "e2e_plugin", "e2e_prefetch", "e2e_runtime"];
 /// Test targets that start clusters of their own.
 const OWN: &[&str] = &["cluster_lifecycle", "e2e_agent"];
 

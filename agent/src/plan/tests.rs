@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     classify::Failure,
+    containerd::Pins,
     runtime::{HeldImage, Inventory},
 };
 
@@ -47,7 +48,7 @@ fn failure() -> Failure {
     }
 }
 
-/// The actions as words: `+image` begins a pull, `-image` ends one.
+/// The actions as words: `+image` begins a pull, `-image` ends one, `pin` and `unpin` protect.
 fn words(situation: &Situation, running: &[&str], now: Timestamp) -> Vec<String> {
     let running: Vec<String> = running.iter().map(ToString::to_string).collect();
     plan(situation, &running, 2, now)
@@ -55,6 +56,8 @@ fn words(situation: &Situation, running: &[&str], now: Timestamp) -> Vec<String>
         .map(|action| match action {
             Action::Pull { image, .. } => format!("+{image}"),
             Action::Cancel { image } => format!("-{image}"),
+            Action::Pin { identity } => format!("pin {identity}"),
+            Action::Unpin { names } => format!("unpin {}", names.join(" ")),
         })
         .collect()
 }
@@ -111,6 +114,29 @@ fn unwanted_pulls_end_and_their_place_is_used() {
     assert_eq!(words(&situation, &["a", "b"], NOW), ["-a", "+c"]);
     situation.asked(None);
     assert_eq!(words(&situation, &["b"], NOW), ["-b"]);
+}
+
+#[test]
+fn only_what_coral_pinned_is_unpinned_and_only_when_nobody_wants_it() {
+    let identity = "docker.io/library/a:latest";
+    let mut pinned = entry("a");
+    pinned.pin = true;
+    let mut situation = asked(vec![pinned.clone()]);
+    holds(&mut situation, identity);
+    assert!(words(&situation, &[], NOW).is_empty(), "the runtime cannot pin");
+    situation.pins = Some(Pins::new());
+    assert_eq!(words(&situation, &[], NOW), [format!("pin {identity}")]);
+
+    // Pinned by somebody else: nothing to do, neither now nor later.
+    situation.inventory.as_mut().unwrap().get_mut(identity).unwrap().pinned = true;
+    assert!(words(&situation, &[], NOW).is_empty());
+    situation.pins = Some(Pins::from([(
+        "sha256:1".into(),
+        vec![identity.into(), "sha256:2".into()],
+    )]));
+    assert!(words(&situation, &[], NOW).is_empty());
+    ask(&mut situation, vec![entry("a")]);
+    assert_eq!(words(&situation, &[], NOW), [format!("unpin {identity} sha256:2")]);
 }
 
 #[test]

@@ -128,6 +128,21 @@ fn writes_are_coalesced_and_the_last_image_is_told_at_once() {
 }
 
 #[test]
+fn bytes_alone_are_told_every_ten_seconds() {
+    let mut situation = situation(&[json!({"image": "a"})]);
+    situation.pull_began("a", NOW);
+    let written = (NOW, status(&situation, &[], NOW));
+    let bytes = crate::containerd::Bytes { done: 5, total: 10 };
+    situation.progressed(vec![("docker.io/library/a".parse().unwrap(), bytes)]);
+    let current = status(&situation, &[], NOW);
+    assert_eq!(current.images[0].pull.as_ref().unwrap().done_bytes, Some(5));
+    assert_eq!(
+        write_time(&current, Some(&written), NOW + 3.seconds()),
+        Some(NOW + 10.seconds())
+    );
+}
+
+#[test]
 fn free_space_alone_is_no_reason_to_write() {
     let mut situation = situation(&[]);
     let written = (NOW, status(&situation, &[], NOW));

@@ -74,7 +74,9 @@ impl RequestError {
                 _ => Self::NotFound { message },
             },
             409 => Self::Conflict { message },
-            400 | 422 => Self::Invalid { message },
+            400 | 422 => Self::Invalid {
+                message: causes(status).unwrap_or(message),
+            },
             429 | 503 | 504 => Self::Busy { server, message },
             _ => Self::Server { server, message },
         }
@@ -113,6 +115,20 @@ fn sentence(status: &Status) -> String {
         ("", reason) => reason.to_owned(),
         (message, _) => message.to_owned(),
     }
+}
+
+/// What is wrong with an object, field by field, without the remark that other rules were not looked at.
+fn causes(status: &Status) -> Option<String> {
+    let details = status.details.as_ref()?;
+    let causes = details
+        .causes
+        .iter()
+        .filter(|cause| !matches!(cause.field.as_str(), "" | "<nil>"));
+    let causes: Vec<String> = causes
+        .map(|cause| format!("{}: {}", cause.field, cause.message))
+        .collect();
+    let kind = details.kind.to_lowercase();
+    (!causes.is_empty()).then(|| format!("{kind} {:?} is invalid: {}", details.name, causes.join("; ")))
 }
 
 /// Why the server was not reached, and what to do, from the chain of causes.
@@ -156,7 +172,7 @@ fn describe(error: &io::Error) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::response::StatusDetails;
+    use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;
 
@@ -205,6 +221,36 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the Kubernetes API server at https://example:6443 answered with an error: HTTP status 500"
+        );
+    }
+
+    #[test]
+    fn an_invalid_object_is_explained_field_by_field() {
+        let mut status = Status::failure(
+            "Prefetch \"web\" is invalid: [spec.images: Too many …, <nil>: …]",
+            "Invalid",
+        );
+        let cause = |field: &str, message: &str| StatusCause {
+            reason: "FieldValueInvalid".to_owned(),
+            message: message.to_owned(),
+            field: field.to_owned(),
+        };
+        status.code = 422;
+        status.details = Some(StatusDetails {
+            name: "web".to_owned(),
+            group: String::new(),
+            kind: "Prefetch".to_owned(),
+            uid: String::new(),
+            causes: vec![
+                cause("spec.images", "Too many: 257: must have at most 256 items"),
+                cause("<nil>", "Invalid value: null: some validation rules were not checked"),
+            ],
+            retry_after_seconds: 0,
+        });
+        let error = RequestError::sort(&kube::Error::Api(status.boxed()), "https://example:6443");
+        assert_eq!(
+            error.to_string(),
+            "prefetch \"web\" is invalid: spec.images: Too many: 257: must have at most 256 items"
         );
     }
 

@@ -46,7 +46,7 @@ impl ConnectError {
     pub(crate) fn hint(&self) -> Option<String> {
         let known = |what: &str, names: &[String]| match names {
             [] => format!("the kubeconfig has no {what} at all: is KUBECONFIG set to the right file?"),
-            names => format!("it has {}", human::some_of(names, 12)),
+            names => format!("its {what}s are {}", human::some_of(names, 12)),
         };
         match self {
             Self::NoKubeconfig { .. } => {

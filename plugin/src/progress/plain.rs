@@ -65,6 +65,8 @@ impl Progress for Plain {
     }
 
     fn finish(&mut self) {}
+
+    fn abandon(&mut self) {}
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Progress on a terminal: lines that are redrawn.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -44,19 +48,20 @@ impl Progress for Terminal {
             }
             stays
         });
-        let names = lines.iter().map(|line| line.node.chars().count());
-        let width = names.max().unwrap_or_default().min(NAME_WIDTH);
-        for line in lines {
+        let names: Vec<&str> = lines.iter().map(|line| line.node.as_str()).collect();
+        let names = human::without_domain(&names);
+        let longest = names.iter().map(|name| name.chars().count()).max();
+        let width = longest.unwrap_or_default().min(NAME_WIDTH);
+        for (line, name) in lines.iter().zip(names) {
             let bar = self.nodes.entry(line.node.clone()).or_insert_with(|| {
                 let bar = self.lines.insert_before(&self.summary, ProgressBar::new(1_000));
                 bar.set_style(style("{prefix} {bar:24.green} {wide_msg}"));
                 bar
             });
-            let name: String = line.node.chars().take(NAME_WIDTH).collect();
+            let name: String = name.chars().take(NAME_WIDTH).collect();
             bar.set_prefix(format!("{name:width$}"));
             bar.set_position(line.permille());
-            let bytes = line.bytes().map(|bytes| format!("  {bytes}")).unwrap_or_default();
-            bar.set_message(line.summary() + &bytes);
+            bar.set_message(line.detailed());
         }
         let share = if lines.is_empty() {
             snapshot.permille()
@@ -74,10 +79,17 @@ impl Progress for Terminal {
     }
 
     fn finish(&mut self) {
-        for bar in self.nodes.values() {
-            bar.finish_and_clear();
-        }
-        self.summary.finish_and_clear();
+        self.summary.disable_steady_tick();
+        // One stroke for all lines: cleared one by one, some would be drawn again by the others.
+        let _ = self.lines.clear();
+        self.lines.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
+    fn abandon(&mut self) {
+        self.summary.disable_steady_tick();
+        self.lines.set_draw_target(ProgressDrawTarget::hidden());
+        // The terminal has echoed ^C behind the last line, so the lines could not be cleared where they are.
+        let _ = writeln!(io::stderr().lock());
     }
 }
 

@@ -4,7 +4,7 @@ use coral_api::{Prefetch, conditions};
 
 use crate::{
     human,
-    matrix::{CellState, Matrix},
+    matrix::{CellState, Matrix, Row},
 };
 
 /// Names that are given before the rest is counted.
@@ -55,42 +55,53 @@ pub(super) fn judge(prefetch: &Prefetch, generation: i64) -> Verdict {
 
 /// What is missing where, as a clause.
 pub(super) fn missing(prefetch: &Prefetch, matrix: &Matrix) -> String {
-    let mut clauses: Vec<String> = Vec::new();
-    for (index, column) in matrix.columns().iter().enumerate() {
-        let nodes: Vec<&str> = matrix
-            .rows()
-            .iter()
-            .filter(|(_, row)| row.cell(index).is_some_and(|cell| cell.state != CellState::Present))
-            .map(|(node, _)| node.as_str())
-            .collect();
-        if !nodes.is_empty() {
-            clauses.push(format!(
-                "{} is missing on {}",
-                column.familiar(),
-                human::some_of(&nodes, NAMED)
-            ));
-        }
-    }
+    let mut clauses: Vec<String> = by_nodes(matrix)
+        .into_iter()
+        .map(|(nodes, images)| format!("{} on {}", are_missing(&images), human::some_of(&nodes, NAMED)))
+        .collect();
     if matrix.rows().is_empty() {
         let images = prefetch.status.iter().flat_map(|status| &status.images);
         for image in images.filter(|image| image.available < image.desired) {
             let absent = usize::try_from(image.desired - image.available).unwrap_or_default();
+            let nodes = human::counted(absent, "node");
             clauses.push(format!(
-                "{} is missing on {}",
-                image.image,
-                human::counted(absent, "node")
+                "{} on {nodes}",
+                are_missing(std::slice::from_ref(&image.image))
             ));
         }
     }
     match clauses.len().saturating_sub(NAMED) {
         _ if clauses.is_empty() => "its status is not up to date".to_owned(),
         0 => clauses.join("; "),
-        more => format!(
-            "{}; and {} more",
-            clauses[..NAMED].join("; "),
-            human::counted(more, "image")
-        ),
+        _ => format!("{}; and more elsewhere", clauses[..NAMED].join("; ")),
     }
+}
+
+/// The images that are not there, put together where the same nodes miss them.
+fn by_nodes(matrix: &Matrix) -> Vec<(Vec<&str>, Vec<String>)> {
+    let mut groups: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
+    for (index, column) in matrix.columns().iter().enumerate() {
+        let lacks = |row: &Row| row.cell(index).is_some_and(|cell| cell.state != CellState::Present);
+        let nodes = matrix
+            .rows()
+            .iter()
+            .filter(|(_, row)| lacks(row))
+            .map(|(node, _)| node.as_str());
+        let nodes: Vec<&str> = nodes.collect();
+        if nodes.is_empty() {
+            continue;
+        }
+        match groups.iter_mut().find(|(others, _)| *others == nodes) {
+            Some((_, images)) => images.push(column.familiar()),
+            None => groups.push((nodes, vec![column.familiar()])),
+        }
+    }
+    groups
+}
+
+fn are_missing(images: &[String]) -> String {
+    let verb = if images.len() == 1 { "is" } else { "are" };
+    format!("{} {verb} missing", human::some_of(images, NAMED))
 }
 
 #[cfg(test)]
@@ -174,10 +185,11 @@ mod tests {
 
         let mut matrix = Matrix::new([&web]);
         for node in ["n1", "n2"] {
-            let wanted = json!([{"image": "docker.io/library/b:1", "requestedBy": ["shop/web"]}]);
+            let wanted = ["a:1", "b:1"]
+                .map(|image| json!({"image": format!("docker.io/library/{image}"), "requestedBy": ["shop/web"]}));
             let node = node_images(json!({"metadata": {"name": node}, "spec": {"images": wanted}}));
             matrix.insert(&node, jiff::Timestamp::UNIX_EPOCH);
         }
-        assert_eq!(missing(&web, &matrix), "b:1 is missing on n1, n2");
+        assert_eq!(missing(&web, &matrix), "a:1, b:1 are missing on n1, n2");
     }
 }

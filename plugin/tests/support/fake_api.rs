@@ -30,6 +30,7 @@ struct State {
     events: Vec<(u64, String, &'static str, Value)>,
     refusals: Vec<Refusal>,
     requests: Vec<String>,
+    is_away: bool,
 }
 
 struct Refusal {
@@ -107,6 +108,11 @@ impl FakeApi {
     /// Name of the only Prefetch that there is, when it is there.
     pub(crate) fn prefetch_name(&self) -> String {
         self.wait_for_prefetch().rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// Closes every connection without an answer, or stops doing so.
+    pub(crate) fn set_away(&self, is_away: bool) {
+        self.lock().is_away = is_away;
     }
 
     /// Method and path of each request so far.
@@ -205,6 +211,9 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let refusal = {
         let mut state = state.lock().unwrap();
         state.requests.push(request.clone());
+        if state.is_away {
+            return Ok(());
+        }
         let refusal = state
             .refusals
             .iter_mut()
@@ -242,12 +251,22 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
 }
 
+/// A page of a collection. The token to go on with is the number of objects so far.
 fn list(state: &State, path: &str, query: &str) -> Value {
-    let items: Vec<&Value> = matching(path, query, state.objects.iter()).collect();
+    let number = |name: &str| {
+        query
+            .split('&')
+            .find_map(|part| part.strip_prefix(name)?.parse::<usize>().ok())
+    };
+    let limit = number("limit=").unwrap_or(usize::MAX);
+    let start = number("continue=").unwrap_or_default();
+    let mut rest = matching(path, query, state.objects.iter()).skip(start);
+    let items: Vec<&Value> = rest.by_ref().take(limit).collect();
+    let token = rest.next().map(|_| (start + limit).to_string());
     json!({
         "apiVersion": "image.stvz.io/v1alpha1",
         "kind": "List",
-        "metadata": {"resourceVersion": state.version.to_string()},
+        "metadata": {"resourceVersion": state.version.to_string(), "continue": token},
         "items": items,
     })
 }
@@ -287,6 +306,9 @@ fn watch(mut stream: TcpStream, state: &Mutex<State>, path: &str, query: &str) -
     while Instant::now() < end {
         let events: Vec<(u64, Value)> = {
             let state = state.lock().unwrap();
+            if state.is_away {
+                return Ok(());
+            }
             let newer = state.events.iter().filter(|(version, ..)| *version > seen);
             newer
                 .filter(|(_, object_path, _, object)| {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod fake_api;
+pub(crate) mod objects;
 
 use std::path::Path;
 

@@ -27,6 +27,8 @@ const SUBNETS: u16 = 512;
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The address of the `kubernetes` Service.
 pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Where pods ask for names.
+pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The range of pod addresses, the same in every cluster.
 pub const POD_CIDR: &str = "10.244.0.0/16";
 

@@ -106,6 +106,8 @@ async fn ensure_namespace(site: &Site, node: &NodeRecord) -> Result<(bool, Proce
     // Without its namespace a node is like a machine that was switched off: nothing of it runs, and `/run` is empty.
     let cgroup = site.layout.cgroup().join(&node.name);
     site.hierarchies.kill(&cgroup)?;
+    // The cgroups of dead pods would keep the kubelet busy for a quarter of a minute.
+    site.hierarchies.remove(&cgroup)?;
     site.hierarchies.create(&cgroup)?;
     network::add_node_address(&site.layout, site.addresses, node)?;
     let run_dir = site.layout.node_run_dir(&node.name);
@@ -304,6 +306,9 @@ fn kubelet_config(address: &str, cgroup: &Path, small_disk: bool) -> Value {
         "tlsPrivateKeyFile": "/var/lib/kubelet/kubelet.key",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        // Nothing is there, and kube-proxy says so at once. Without it every pod comes with a warning.
+        "clusterDNS": [network::CLUSTER_DNS.to_string()],
+        "clusterDomain": "cluster.local",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", cgroup.display()),
         "enforceNodeAllocatable": [],

@@ -45,9 +45,11 @@ pub(super) fn table(matrix: &Matrix, wanted: Wanted) -> Table {
     }
     if matrix.rows().len() <= MOST_COLUMNS {
         for shortening in Shortening::ALL {
-            let by_image = by_image(matrix, shortening, wanted);
-            if let Some(table) = by_image.filter(|table| fits(table)) {
-                return table;
+            for short_hosts in [false, true] {
+                let by_image = by_image(matrix, shortening, short_hosts, wanted);
+                if let Some(table) = by_image.filter(|table| fits(table)) {
+                    return table;
+                }
             }
         }
     }
@@ -157,9 +159,13 @@ fn by_node(matrix: &Matrix, shortening: Shortening, detail: Detail, wanted: Want
     Some(table)
 }
 
-fn by_image(matrix: &Matrix, shortening: Shortening, wanted: Wanted) -> Option<Table> {
+fn by_image(matrix: &Matrix, shortening: Shortening, short_hosts: bool, wanted: Wanted) -> Option<Table> {
     let names = shortening.names(matrix.columns())?;
-    let mut table = Table::new(["IMAGE".to_owned()].into_iter().chain(matrix.rows().keys().cloned()));
+    let mut nodes: Vec<String> = matrix.rows().keys().cloned().collect();
+    if short_hosts {
+        nodes = human::without_domain(&nodes);
+    }
+    let mut table = Table::new(["IMAGE".to_owned()].into_iter().chain(nodes));
     for (column, name) in names.into_iter().enumerate() {
         let cells = matrix
             .rows()

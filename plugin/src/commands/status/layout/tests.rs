@@ -206,6 +206,21 @@ fn names_that_would_become_the_same_are_not_shortened() {
 }
 
 #[test]
+fn hosts_lose_the_domain_that_they_share_before_images_lose_their_nodes() {
+    let host = |index| format!("ip-10-0-0-{index}.eu-central-1.compute.internal");
+    let statuses = vec![present("nginx:1.29"), waiting(MODEL)];
+    let matrix = matrix(
+        &["nginx:1.29", MODEL],
+        &[(host(1), statuses.clone()), (host(2), statuses)],
+    );
+    insta::assert_snapshot!(rendered(&matrix, Some(60), false), @r"
+    IMAGE                   ip-10-0-0-1   ip-10-0-0-2
+    nginx:1.29              present       present
+    ghcr.io/acme/model:v7   waiting       waiting
+    ");
+}
+
+#[test]
 fn digests_are_short() {
     let image = format!("ghcr.io/acme/model:v7@sha256:{}", "ab".repeat(32));
     let matrix = matrix(&[&image], &[("node-1".into(), vec![waiting(&image)])]);

@@ -1,0 +1,128 @@
+//! Just enough of HTTP/1.1: one request on each connection.
+
+use std::{fmt::Write as _, future::pending, io};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::answer::{Answer, Answerer, Request, Response};
+
+/// No request of a container runtime is longer.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How much of an endless body goes out at once.
+const CHUNK: usize = 256 * 1024;
+
+/// What happens to the connection in the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ending {
+    Close,
+    Reset,
+}
+
+pub(super) async fn serve(mut stream: TcpStream, answerer: &Answerer) -> io::Result<()> {
+    match exchange(&mut stream, answerer).await? {
+        Ending::Close => stream.shutdown().await,
+        Ending::Reset => stream.set_zero_linger(),
+    }
+}
+
+pub(super) async fn serve_tls(stream: TcpStream, tls: &TlsAcceptor, answerer: &Answerer) -> io::Result<()> {
+    let mut stream = tls.accept(stream).await?;
+    exchange(&mut stream, answerer).await?;
+    stream.shutdown().await
+}
+
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answerer: &Answerer) -> io::Result<Ending> {
+    let Some(request) = parse(&read_head(stream).await?) else {
+        return Ok(Ending::Close);
+    };
+    let with_body = request.method != "HEAD";
+    let (response, length) = match answerer.answer(&request) {
+        Answer::Response(response) => {
+            let length = response.body.len();
+            (response, length)
+        }
+        Answer::Truncated(response, length) => (response, length),
+        Answer::Stopped(response, length) => {
+            send(stream, &response, if with_body { length } else { 0 }).await?;
+            return pending().await;
+        }
+        Answer::Endless => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n")
+                .await?;
+            let zeros = vec![0; CHUNK];
+            while with_body {
+                stream.write_all(&zeros).await?;
+            }
+            return Ok(Ending::Close);
+        }
+        Answer::Silence => return pending().await,
+        Answer::Close => return Ok(Ending::Close),
+        Answer::Reset => return Ok(Ending::Reset),
+    };
+    send(stream, &response, if with_body { length } else { 0 }).await?;
+    Ok(Ending::Close)
+}
+
+/// Sends the response with only so much of its body, whose whole length it announces.
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, response: &Response, length: usize) -> io::Result<()> {
+    let mut head = format!(
+        "HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {}\r\n",
+        response.status,
+        response.body.len()
+    );
+    for (name, value) in &response.headers {
+        // Writing to a String cannot fail.
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&response.body[..length]).await?;
+    stream.flush().await
+}
+
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
+        head.push(stream.read_u8().await?);
+    }
+    Ok(head)
+}
+
+fn parse(head: &[u8]) -> Option<Request> {
+    let head = str::from_utf8(head).ok()?;
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next()?.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let is_authorized = lines
+        .filter_map(|line| line.split_once(':'))
+        .any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    Some(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        is_authorized,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_is_read_without_its_query() {
+        let head = b"GET /v2/a/manifests/v1?ns=h HTTP/1.1\r\nHost: h\r\nauthorization: Bearer x\r\n\r\n";
+        let expected = Request {
+            method: "GET".to_owned(),
+            path: "/v2/a/manifests/v1".to_owned(),
+            is_authorized: true,
+        };
+        assert_eq!(parse(head), Some(expected));
+        assert_eq!(parse(b"\r\n\r\n"), None);
+    }
+}

@@ -1,0 +1,198 @@
+//! A container runtime that only pretends: it speaks CRI as containerd or CRI-O does, and fails as a test tells it to.
+//!
+//! ```text
+//!   test ──script, look, vanish, freeze, stop──► FakeRuntime ──reads──► Catalogue (what registries have)
+//!                                                    ▲                     ▲
+//!   agent ──CRI/gRPC over a unix socket──────────────┘    other runtimes ──┘
+//! ```
+//!
+//! What a runtime would do is decided in `state`, without a clock or a socket; `server` is the gRPC around it. No image
+//! has content, a pull is a timer, and a runtime is one task and one more for each connection: thousands of them fit in a
+//! process.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use coral_tests::cri::{Catalogue, FakeRuntime, Flavour, Outcome, Trouble};
+//!
+//! let catalogue = Catalogue::default();
+//! catalogue.publish("registry.example/app:v1", "first", 50_000_000);
+//! let runtime = FakeRuntime::start(Flavour::CriO, catalogue).await?;
+//! runtime.set_pace(std::time::Duration::from_millis(500), None);
+//! runtime.script("registry.example/app:v1", [Outcome::Fail(Trouble::RateLimited), Outcome::Disconnect]);
+//! // … an agent at `runtime.endpoint()` succeeds with its third attempt.
+//! assert_eq!(runtime.counts().succeeded, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+mod catalogue;
+mod credential;
+mod flavour;
+mod server;
+mod state;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+pub use self::{
+    catalogue::{Artifact, Catalogue},
+    credential::CredentialPrint,
+    flavour::{Flavour, Trouble},
+    state::{Attempt, Calls, Counts, Ending, Outcome},
+};
+use self::{
+    server::{Server, Shared},
+    state::{State, identity},
+};
+
+/// A running fake. Its socket goes when it is dropped.
+#[derive(Debug)]
+pub struct FakeRuntime {
+    shared: Arc<Shared>,
+    folder: TempDir,
+    server: Mutex<Option<Server>>,
+}
+
+impl FakeRuntime {
+    /// A runtime that holds nothing and pulls from `catalogue`, which others may share.
+    pub async fn start(flavour: Flavour, catalogue: Catalogue) -> Result<Self> {
+        let runtime = Self::stopped(flavour, catalogue)?;
+        runtime.resume().await?;
+        Ok(runtime)
+    }
+
+    /// A runtime that is not up: nothing answers before [`resume`](Self::resume).
+    pub fn stopped(flavour: Flavour, catalogue: Catalogue) -> Result<Self> {
+        // The path of a socket has 107 bytes at most, and a temporary folder of the environment may lie deep.
+        let folder = tempfile::Builder::new()
+            .prefix("cri-")
+            .tempdir_in("/tmp")
+            .context("make a folder for a socket")?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(State::new(flavour, catalogue))),
+            folder,
+            server: Mutex::default(),
+        })
+    }
+
+    /// Where it listens, as `--runtime-endpoint` takes it.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+
+    /// Ends the server as a crash would: connections break, pulls end, and the file of the socket stays behind and
+    /// refuses connections. What is held stays on the disk.
+    pub async fn stop(&self) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+    }
+
+    /// Starts the server again, on the same socket. Does nothing when it runs.
+    #[expect(clippy::unused_async, reason = "binding a socket needs the runtime that an async caller has")]
+    pub async fn resume(&self) -> Result<()> {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.is_none() {
+            *server = Some(Server::start(&self.socket(), &self.shared)?);
+        }
+        Ok(())
+    }
+
+    /// Whether calls get no answer. Those that came in meanwhile go on when it is over; pulls do not end.
+    pub fn set_frozen(&self, is_frozen: bool) {
+        self.shared.set_frozen(is_frozen);
+    }
+
+    /// How long a pull takes: `latency`, and behind it the size of the image at this rate. A pull that fails takes the latency.
+    pub fn set_pace(&self, latency: Duration, bytes_per_second: Option<u64>) {
+        self.state().set_pace(latency, bytes_per_second);
+    }
+
+    /// How the next attempts at this image end, in this order. Behind them attempts succeed.
+    pub fn script(&self, image: &str, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.state().script(image, outcomes);
+    }
+
+    /// Puts an image there as if somebody else had pulled it.
+    pub fn hold(&self, image: &str) -> Result<()> {
+        self.state()
+            .hold(image)
+            .with_context(|| format!("no registry has {image}"))
+    }
+
+    /// Puts `count` images there that nobody asks for. Each takes about 330 bytes of a list.
+    pub fn fill(&self, count: usize) {
+        self.state().fill(count);
+    }
+
+    /// Takes an image away behind everybody's back, with all of its names. Says whether it was there.
+    pub fn vanish(&self, image: &str) -> bool {
+        self.state().vanish(image)
+    }
+
+    /// Lets an image vanish at the moment when `ImageStatus` asks for it: lists still have it before.
+    pub fn vanish_when_asked_for(&self, image: &str) {
+        self.state().vanish_when_asked_for(image);
+    }
+
+    /// Whether an image is there, by any of its names.
+    #[must_use]
+    pub fn holds(&self, image: &str) -> bool {
+        self.state().find(&identity(image)).is_some()
+    }
+
+    /// How many images are there.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state().held()
+    }
+
+    /// How many pulls there were, and how they ended.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.state().counts()
+    }
+
+    /// How often each call came in.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        self.state().calls
+    }
+
+    /// Every attempt at every image, in the order in which they began.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<Attempt> {
+        self.state().attempts().to_vec()
+    }
+
+    /// Every attempt at one image, however it was spelled.
+    #[must_use]
+    pub fn attempts_at(&self, image: &str) -> Vec<Attempt> {
+        let image = identity(image);
+        let mut attempts = self.attempts();
+        attempts.retain(|attempt| attempt.image == image);
+        attempts
+    }
+
+    /// The highest number of attempts at one image that ran at the same time.
+    #[must_use]
+    pub fn most_at_once_at(&self, image: &str) -> usize {
+        state::most_at_once(&self.attempts_at(image))
+    }
+}
