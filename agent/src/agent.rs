@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 use crate::{
     classify::{Failure, classify},
     containerd::{Bytes, Containerd, Pins},
+    metrics::Metrics,
     plan::{Action, next_wake, plan},
     pull::Puller,
     report,
@@ -51,6 +52,7 @@ pub struct Agent {
     node: String,
     max_parallel_pulls: usize,
 
+    metrics: Metrics,
     situation: Situation,
     /// Whether the node has a NodeImages object. Without one the agent asks nothing of the runtime.
     is_asked: bool,
@@ -116,6 +118,7 @@ impl Agent {
             api: Api::all(client.clone()),
             puller: Puller::new(client, runtime.clone()),
             runtime,
+            metrics: Metrics::default(),
             situation: Situation::new(node.clone()),
             node,
             max_parallel_pulls,
@@ -128,6 +131,12 @@ impl Agent {
             not_before: Timestamp::UNIX_EPOCH,
             written: None,
         }
+    }
+
+    /// What the agent counts.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Works until `shutdown` completes.
@@ -208,6 +217,7 @@ impl Agent {
     }
 
     fn take_object(&mut self, object: Option<&NodeImages>) {
+        self.metrics.watch_spoke(Timestamp::now());
         if object.is_none() && self.is_asked {
             tracing::info!("The node is asked for nothing");
         }
@@ -234,6 +244,9 @@ impl Agent {
             Ok((id, Done::Pull { image, .. })) if self.pulling.get(&image).is_none_or(|pull| pull.id() != id) => {}
             Ok((_, Done::Pull { image, result })) => {
                 self.pulling.remove(&image);
+                let began = self.situation.pulls.get(&image).and_then(|pulls| pulls.running_since);
+                self.metrics
+                    .pull_ended(&result, now.duration_since(began.unwrap_or(now)));
                 match result {
                     Ok(held) => self.situation.pull_succeeded(&image, held, now),
                     Err(failure) => self.situation.pull_failed(&image, failure, now),
@@ -241,6 +254,7 @@ impl Agent {
             }
             Ok((_, Done::Look { began, result })) => {
                 self.under_way.remove(&Chore::Look);
+                self.metrics.runtime_answered(result.is_ok());
                 match result {
                     Ok(look) => {
                         self.next_look = now + LOOK_INTERVAL;
@@ -276,6 +290,7 @@ impl Agent {
             }
             Ok((_, Done::Write { began, status, result })) => {
                 self.under_way.remove(&Chore::Write);
+                self.metrics.status_written(result.is_ok());
                 match result {
                     Ok(()) => self.written = Some((began, *status)),
                     Err(error) => {
@@ -379,6 +394,7 @@ impl Agent {
         }
         let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
         let status = report::status(&self.situation, previous, now);
+        self.metrics.node_is(&status, self.situation.paused.is_some());
         let time = report::write_time(&status, self.written.as_ref(), now)?.max(self.not_before);
         if time > now {
             return Some(time);

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use clap::Parser;
-use coral_runtime::{ClientArgs, LogArgs};
+use coral_runtime::{ClientArgs, HttpArgs, LogArgs};
 
 /// Keeps the images on this node that the NodeImages object of the node names.
 #[derive(Debug, Parser)]
@@ -24,6 +24,10 @@ pub struct Args {
     /// Most pulls at the same time on this node.
     #[arg(long, env = "CORAL_MAX_PARALLEL_PULLS", default_value = "4")]
     pub max_parallel_pulls: NonZeroUsize,
+
+    /// Where the agent tells of itself.
+    #[command(flatten)]
+    pub http: HttpArgs,
 
     /// How the agent reaches the Kubernetes API.
     #[command(flatten)]

@@ -101,13 +101,13 @@ impl Containerd {
     /// Protects an image, under all of its names, from the kubelet's garbage collector. Names that somebody else protects stay as they
     /// are.
     pub async fn pin(&self, image: &str) -> Result<(), Status> {
-        let Some(record) = self.records(format!("name=={image}")).await?.into_iter().next() else {
+        let records = self.records(format!("name=={image}")).await?;
+        let Some(target) = records.into_iter().find_map(|record| record.target) else {
             return Err(Status::not_found("the image is gone"));
         };
-        let digest = record.target.map(|target| target.digest).unwrap_or_default();
-        for record in self.records(format!("target.digest=={digest}")).await? {
+        for record in self.records(format!("target.digest=={}", target.digest)).await? {
             if !record.labels.contains_key(PINNED_LABEL) {
-                self.label(record.name, PINNED_VALUE, "true").await?;
+                self.label(record, PINNED_VALUE, "true").await?;
             }
         }
         Ok(())
@@ -116,9 +116,8 @@ impl Containerd {
     /// Takes the protection of these names away. They must be names that Coral has pinned.
     pub async fn unpin(&self, names: &[String]) -> Result<(), Status> {
         for name in names {
-            match self.label(name.clone(), "", "").await {
-                Err(status) if status.code() != tonic::Code::NotFound => return Err(status),
-                _ => {}
+            for record in self.records(format!("name=={name}")).await? {
+                self.label(record, "", "").await?;
             }
         }
         Ok(())
@@ -141,7 +140,11 @@ impl Containerd {
     }
 
     /// Sets the two labels of a record; an empty value takes a label away.
-    async fn label(&self, name: String, pinned: &str, by_coral: &str) -> Result<(), Status> {
+    async fn label(&self, record: Image, pinned: &str, by_coral: &str) -> Result<(), Status> {
+        // containerd reads the target of an update although the mask does not name it, and ends with a panic where there is none.
+        if record.target.is_none() {
+            return Err(Status::failed_precondition("the image record has no target"));
+        }
         let mut images = self.images.clone();
         let labels = [(PINNED_LABEL, pinned), (keys::PINNED_IMAGE_LABEL, by_coral)];
         let request = UpdateImageRequest {
@@ -149,12 +152,12 @@ impl Containerd {
                 paths: labels.iter().map(|(key, _)| format!("labels.{key}")).collect(),
             }),
             image: Some(Image {
-                name,
+                name: record.name,
                 labels: labels
                     .iter()
                     .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                     .collect(),
-                target: None,
+                target: record.target,
             }),
         };
         images.update(in_namespace(request)).await?;

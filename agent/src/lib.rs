@@ -13,6 +13,7 @@ mod args;
 pub mod classify;
 pub mod containerd;
 pub mod credentials;
+pub mod metrics;
 pub mod plan;
 mod pull;
 pub mod report;
@@ -30,6 +31,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         node_name,
         runtime_endpoint,
         max_parallel_pulls,
+        http,
         client,
         log: _,
     } = args;
@@ -40,9 +42,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = coral_runtime::client(&client).await?;
     let runtime = runtime::Runtime::new(&runtime_endpoint)?;
     tracing::info!(node = node_name, endpoint = runtime_endpoint, "The agent starts");
-    Agent::new(client, runtime, node_name, max_parallel_pulls.get())
-        .run(shutdown)
-        .await;
+    let agent = Agent::new(client, runtime, node_name, max_parallel_pulls.get());
+    let metrics = agent.metrics();
+    let registry = metrics.registry();
+    coral_runtime::serve(&http, registry, move || metrics.is_ready()).await?;
+    agent.run(shutdown).await;
     tracing::info!("The agent ends as asked");
     Ok(())
 }

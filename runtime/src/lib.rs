@@ -1,4 +1,4 @@
-//! What every server of Coral's begins and ends with: its log, its Kubernetes client and its shutdown.
+//! What every server of Coral's begins and ends with: its log, its Kubernetes client, its metrics and health, its shutdown.
 //!
 //! ```text
 //!   agent ──────┐
@@ -6,12 +6,14 @@
 //! ```
 
 mod client;
+mod http;
 mod log;
 mod shutdown;
 
 use std::{fmt::Display, process::ExitCode};
 
 pub use client::{ClientArgs, client};
+pub use http::{HttpArgs, serve};
 pub use log::{LogArgs, LogFormat};
 pub use shutdown::shutdown;
 

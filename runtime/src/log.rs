@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use clap::{Args, ValueEnum};
+use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How a server logs.
 #[derive(Clone, Debug, Args)]
@@ -12,9 +13,9 @@ pub struct LogArgs {
     #[arg(long, env = "CORAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// What is logged, as directives of tracing's `EnvFilter`, e.g. `info,coral_agent=debug`.
+    /// What is logged, as levels by target, e.g. `info,coral_agent=debug`.
     #[arg(long, env = "CORAL_LOG", default_value = "info")]
-    pub log_filter: String,
+    pub log_filter: Targets,
 }
 
 /// Format of a log.
@@ -29,13 +30,13 @@ pub enum LogFormat {
 impl LogArgs {
     /// Installs the subscriber. Called once, before anything is logged.
     pub fn init(&self) {
-        let filter = tracing_subscriber::EnvFilter::new(&self.log_filter);
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        match self.log_format {
-            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-            LogFormat::Json => builder.json().init(),
-        }
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = match self.log_format {
+            LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            LogFormat::Json => lines.json().boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(lines.with_filter(self.log_filter.clone()))
+            .init();
     }
 }

@@ -69,6 +69,7 @@ impl AgentOptions {
             "--node-name={node}",
             "--runtime-endpoint={endpoint}",
             "--kubeconfig={kubeconfig}",
+            "--listen={address}:8080",
         ]
         .map(str::to_owned);
         Self {
