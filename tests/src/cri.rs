@@ -11,12 +11,12 @@
 //! process.
 //!
 //! ```no_run
-//! # async fn example() -> anyhow::Result<()> {
+//! # fn example() -> anyhow::Result<()> {
 //! use coral_tests::cri::{Catalogue, FakeRuntime, Flavour, Outcome, Trouble};
 //!
 //! let catalogue = Catalogue::default();
 //! catalogue.publish("registry.example/app:v1", "first", 50_000_000);
-//! let runtime = FakeRuntime::start(Flavour::CriO, catalogue).await?;
+//! let runtime = FakeRuntime::start(Flavour::CriO, catalogue)?;
 //! runtime.set_pace(std::time::Duration::from_millis(500), None);
 //! runtime.script("registry.example/app:v1", [Outcome::Fail(Trouble::RateLimited), Outcome::Disconnect]);
 //! // … an agent at `runtime.endpoint()` succeeds with its third attempt.
@@ -61,9 +61,12 @@ pub struct FakeRuntime {
 
 impl FakeRuntime {
     /// A runtime that holds nothing and pulls from `catalogue`, which others may share.
-    pub async fn start(flavour: Flavour, catalogue: Catalogue) -> Result<Self> {
+    ///
+    /// # Panics
+    /// Outside of tokio, as `resume` does.
+    pub fn start(flavour: Flavour, catalogue: Catalogue) -> Result<Self> {
         let runtime = Self::stopped(flavour, catalogue)?;
-        runtime.resume().await?;
+        runtime.resume()?;
         Ok(runtime)
     }
 
@@ -105,8 +108,7 @@ impl FakeRuntime {
     }
 
     /// Starts the server again, on the same socket. Does nothing when it runs.
-    #[expect(clippy::unused_async, reason = "binding a socket needs the runtime that an async caller has")]
-    pub async fn resume(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         if server.is_none() {
             *server = Some(Server::start(&self.socket(), &self.shared)?);

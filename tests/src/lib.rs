@@ -17,6 +17,7 @@
 
 pub mod bad_registry;
 pub mod cluster;
+pub mod cri;
 pub mod images;
 pub mod progress;
 pub mod relay;

@@ -40,6 +40,7 @@ async fn collect() {
         ("Unknown5000", format!("{}/x404/unauthorized-403:v1", cluster.registry())),
     ];
     cases.extend(extra.into_iter().map(|(a, b)| (a.to_owned(), b)));
+    let api = format!("{}:6443", cluster.address()); if dir.is_some() { t(&api); cases.push(("PlainToGoTls".into(), format!("{api}/app:v1"))); }
     if let Ok(only) = std::env::var("COLLECT_ONLY") { cases.retain(|c| only.split(',').any(|o| o == c.0)); }
     let channel = Endpoint::from_shared(format!("unix://{node}")).unwrap().connect_lazy();
     let timeout = std::env::var("COLLECT_TIMEOUT").map_or(25, |t| t.parse().unwrap());

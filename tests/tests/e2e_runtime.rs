@@ -53,7 +53,7 @@ async fn a_running_pull_tells_how_far_it_is() {
     let repository = format!("{}/large", scene.namespace.name());
     let registry = scene.cluster.open_registry();
     let published = images::tiny(&registry, &repository, "v1", 24_000_000, &repository).unwrap();
-    let relay = scene.cluster.slow_registry(1_500_000).await.unwrap();
+    let relay = scene.cluster.slow_registry(700_000).await.unwrap();
     let image = format!("{}/{repository}:v1", relay.host());
     scene
         .prefetch("web", json!({"images": [image], "nodeSelector": on(&["node-1"])}))
@@ -85,14 +85,14 @@ async fn a_running_pull_tells_how_far_it_is() {
 async fn an_image_is_pinned_while_a_prefetch_wants_it_and_no_longer() {
     let scene = Scene::new("pin").await;
     let (image, foreign) = (scene.image("app"), scene.image("foreign"));
+    let spec = |pin: bool| json!({"images": [image, foreign], "nodeSelector": on(&["node-2"]), "pin": pin});
+    scene.prefetch("loose", spec(false)).await;
+    scene.ready("loose").await;
     // Somebody else's protection is not Coral's to take away.
     let node = scene.cluster.node("node-2").unwrap();
-    node.pull_image(&foreign).unwrap();
     node.label_image(&foreign, "io.cri-containerd.pinned=pinned").unwrap();
 
-    let spec = json!({"images": [image, foreign], "nodeSelector": on(&["node-2"]), "pin": true});
-    scene.prefetch("web", spec).await;
-    scene.ready("web").await;
+    scene.prefetch("web", spec(true)).await;
     pinned(&scene, "node-2", &image, true).await;
     eventually("the agent to say that it is pinned", PATIENCE, async || {
         let status = reported(&scene, "node-2", &image).await;

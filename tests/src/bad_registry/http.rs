@@ -16,6 +16,9 @@ const MAX_HEAD: usize = 64 * 1024;
 /// How much of an endless body goes out at once.
 const CHUNK: usize = 256 * 1024;
 
+/// The first byte that a client of TLS sends.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What happens to the connection in the end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ending {
@@ -38,6 +41,10 @@ pub(super) async fn serve_tls(stream: TcpStream, tls: &TlsAcceptor, answerer: &A
 
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answerer: &Answerer) -> io::Result<Ending> {
     let Some(request) = parse(&read_head(stream).await?) else {
+        // What servers of HTTP answer to a client that speaks TLS.
+        stream
+            .write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nthis is no request")
+            .await?;
         return Ok(Ending::Close);
     };
     let with_body = request.method != "HEAD";
@@ -90,6 +97,9 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> 
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
         head.push(stream.read_u8().await?);
+        if head[0] == TLS_HANDSHAKE {
+            break;
+        }
     }
     Ok(head)
 }

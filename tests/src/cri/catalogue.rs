@@ -6,9 +6,9 @@ use std::{
 };
 
 use coral_api::ImageReference;
-use sha2::{Digest as _, Sha256};
 
 use super::{credential::CredentialPrint, flavour::Trouble};
+use crate::cluster::fingerprint::fingerprint;
 
 /// Images that registries have. All clones are one catalogue.
 #[derive(Clone, Debug, Default)]
@@ -122,11 +122,64 @@ fn read(image: &str) -> ImageReference {
     }
 }
 
-fn hex(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part.len().to_le_bytes());
-        hasher.update(part);
+/// 64 hex digits made from these words.
+fn hex(words: &[&str]) -> String {
+    fingerprint(words.join("\n"), 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(catalogue: &Catalogue, image: &str) -> Result<Artifact, Trouble> {
+        catalogue.resolve(&read(image), None)
     }
-    format!("{:x}", base16ct(&hasher.finalize()))
+
+    #[test]
+    fn an_image_is_under_its_tag_and_its_digest() {
+        let catalogue = Catalogue::default();
+        let image = catalogue.publish("nginx:1", "first", 7);
+        assert_eq!(resolve(&catalogue, "docker.io/library/nginx:1"), Ok(image.clone()));
+        let by_digest = format!("nginx:other@{}", image.digest);
+        assert_eq!(resolve(&catalogue, &by_digest), Ok(image.clone()));
+        assert_eq!(resolve(&catalogue, "nginx:2"), Err(Trouble::NotFound));
+        assert_eq!(
+            resolve(&catalogue, &format!("other@{}", image.digest)),
+            Err(Trouble::NotFound)
+        );
+    }
+
+    #[test]
+    fn a_moved_tag_has_another_digest_and_the_old_one_stays() {
+        let catalogue = Catalogue::default();
+        let old = catalogue.publish("app:v1", "first", 7);
+        let new = catalogue.publish("app:v1", "second", 7);
+        assert_ne!((&old.digest, &old.id), (&new.digest, &new.id));
+        assert_eq!(resolve(&catalogue, "app:v1"), Ok(new));
+        assert_eq!(resolve(&catalogue, &format!("app@{}", old.digest)), Ok(old));
+    }
+
+    #[test]
+    fn a_catalogue_of_everything_always_gives_the_same() {
+        let catalogue = Catalogue::of_everything(9);
+        let image = resolve(&catalogue, "registry.example/some/app:v1").unwrap();
+        assert_eq!(image.size_bytes, 9);
+        assert_eq!(resolve(&catalogue, "registry.example/some/app:v1").unwrap(), image);
+        assert_ne!(resolve(&catalogue, "registry.example/some/app:v2").unwrap(), image);
+        let digest = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(resolve(&catalogue, &format!("app@{digest}")).unwrap().digest, digest);
+    }
+
+    #[test]
+    fn a_locked_repository_opens_to_its_own_credential_only() {
+        let catalogue = Catalogue::of_everything(1);
+        let key = CredentialPrint::of("user", "right");
+        catalogue.lock("private.example/app", key);
+        let image = read("private.example/app:v3");
+        assert_eq!(catalogue.resolve(&image, None), Err(Trouble::Unauthorized));
+        let wrong = CredentialPrint::of("user", "wrong");
+        assert_eq!(catalogue.resolve(&image, Some(wrong)), Err(Trouble::Unauthorized));
+        assert!(catalogue.resolve(&image, Some(key)).is_ok());
+        assert!(resolve(&catalogue, "private.example/open:v3").is_ok());
+    }
 }

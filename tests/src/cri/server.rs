@@ -1,0 +1,299 @@
+//! The gRPC around the state: a socket, a task for each connection, a timer for each pull.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use coral_proto::runtime_v1::{
+    FilesystemIdentifier, FilesystemUsage, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
+    ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
+    RemoveImageRequest, RemoveImageResponse, UInt64Value, VersionRequest, VersionResponse,
+    image_service_server::{ImageService, ImageServiceServer},
+    runtime_service_server::{RuntimeService, RuntimeServiceServer},
+};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tonic::{Request, Response, Status, codegen::Service as _};
+
+use super::{
+    credential::CredentialPrint,
+    state::{Begun, Ending, State},
+};
+
+/// What the connections and the test have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    is_frozen: watch::Sender<bool>,
+    /// Somebody wants every connection to break.
+    disconnect: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self {
+            state: Mutex::new(state),
+            is_frozen: watch::Sender::new(false),
+            disconnect: Notify::new(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_frozen(&self, is_frozen: bool) {
+        self.is_frozen.send_replace(is_frozen);
+    }
+
+    /// Returns when the runtime is not frozen.
+    async fn thawed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.is_frozen.subscribe().wait_for(|is_frozen| !is_frozen).await;
+    }
+}
+
+/// A server that listens. Its connections break when it is dropped.
+#[derive(Debug)]
+pub(super) struct Server {
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens at `path`, where an earlier server may have left its socket.
+    pub(super) fn start(path: &Path, shared: &Arc<Shared>) -> Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
+        let task = tokio::spawn(serve(listener, Arc::clone(shared)));
+        Ok(Self { task })
+    }
+
+    /// Returns when nobody listens any more.
+    pub(super) async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: UnixListener, shared: Arc<Shared>) {
+    let mut connections = Connections::default();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                connections.open(stream, &shared);
+            },
+            () = shared.disconnect.notified() => connections.cut(),
+        }
+    }
+}
+
+/// The open connections. They break when this is dropped.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// Set when the connections are broken from this side, so that pulls know who ended them.
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Connections {
+    fn open(&mut self, stream: UnixStream, shared: &Arc<Shared>) {
+        while self.tasks.try_join_next().is_some() {}
+        let services = Services {
+            shared: Arc::clone(shared),
+            is_cut: Arc::clone(&self.is_cut),
+        };
+        self.tasks.spawn(connection(stream, services));
+    }
+
+    fn cut(&mut self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        self.is_cut = Arc::default();
+        self.tasks.abort_all();
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// Serves both services on one connection until it breaks.
+async fn connection(stream: UnixStream, services: Services) {
+    let images = ImageServiceServer::new(services.clone());
+    let runtime = RuntimeServiceServer::new(services);
+    let route = service_fn(move |request: hyper::Request<Incoming>| {
+        let (mut images, mut runtime) = (images.clone(), runtime.clone());
+        async move {
+            // Both are always ready, and both answer to a method that they do not know.
+            if request.uri().path().starts_with("/runtime.v1.RuntimeService/") {
+                runtime.call(request).await
+            } else {
+                images.call(request).await
+            }
+        }
+    });
+    // However it ends, the client notices by itself.
+    let _: Result<(), hyper::Error> = http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), route)
+        .await;
+}
+
+/// The services, as one connection has them.
+#[derive(Clone)]
+struct Services {
+    shared: Arc<Shared>,
+    is_cut: Arc<AtomicBool>,
+}
+
+/// A pull that is under way. When the client gives it up, or the connection breaks, it is dropped in the middle.
+struct Pull {
+    services: Services,
+    begun: Begun,
+}
+
+impl Pull {
+    fn finish(&self) -> Result<String, Status> {
+        self.services.shared.state().finish(&self.begun, Instant::now())
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        let ending = if self.services.is_cut.load(Ordering::SeqCst) {
+            Ending::Cut
+        } else {
+            Ending::Cancelled
+        };
+        self.services
+            .shared
+            .state()
+            .end(self.begun.attempt, ending, Instant::now());
+    }
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Services {
+    async fn version(&self, _: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
+        self.shared.thawed().await;
+        let mut state = self.shared.state();
+        state.calls.version += 1;
+        Ok(Response::new(state.flavour.version()))
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for Services {
+    async fn list_images(&self, request: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
+        self.shared.thawed().await;
+        let filter = request.into_inner().filter.and_then(|filter| filter.image);
+        let images = self
+            .shared
+            .state()
+            .list(filter.as_ref().map(|spec| spec.image.as_str()));
+        Ok(Response::new(ListImagesResponse { images }))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<ImageStatusRequest>,
+    ) -> Result<Response<ImageStatusResponse>, Status> {
+        self.shared.thawed().await;
+        let name = named(request.into_inner().image)?;
+        let image = self.shared.state().status(&name);
+        Ok(Response::new(ImageStatusResponse {
+            image,
+            ..ImageStatusResponse::default()
+        }))
+    }
+
+    async fn pull_image(&self, request: Request<PullImageRequest>) -> Result<Response<PullImageResponse>, Status> {
+        self.shared.thawed().await;
+        let PullImageRequest { image, auth } = request.into_inner();
+        let name = named(image)?;
+        let credential = auth.as_ref().map(CredentialPrint::received);
+        let begun = self.shared.state().begin(&name, credential, Instant::now())?;
+        let pull = Pull {
+            services: self.clone(),
+            begun,
+        };
+        match pull.begun.takes {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+        self.shared.thawed().await;
+        if pull.begun.disconnects {
+            self.shared.disconnect.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let image_ref = pull.finish()?;
+        Ok(Response::new(PullImageResponse { image_ref }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<RemoveImageRequest>,
+    ) -> Result<Response<RemoveImageResponse>, Status> {
+        self.shared.thawed().await;
+        let name = named(request.into_inner().image)?;
+        self.shared.state().remove(&name);
+        Ok(Response::new(RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Result<Response<ImageFsInfoResponse>, Status> {
+        self.shared.thawed().await;
+        let mut state = self.shared.state();
+        state.calls.image_fs_info += 1;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Other things than images move, too: a runtime never gives the same number twice.
+        let others = u64::from(now.subsec_micros());
+        let usage = FilesystemUsage {
+            timestamp: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+            fs_id: Some(FilesystemIdentifier {
+                mountpoint: state.flavour.mountpoint().to_owned(),
+            }),
+            used_bytes: Some(UInt64Value {
+                value: state.used_bytes() + others,
+            }),
+            inodes_used: Some(UInt64Value { value: others }),
+        };
+        Ok(Response::new(ImageFsInfoResponse {
+            image_filesystems: vec![usage],
+            container_filesystems: Vec::new(),
+        }))
+    }
+}
+
+/// The image that a request names.
+fn named(image: Option<ImageSpec>) -> Result<String, Status> {
+    image
+        .map(|spec| spec.image)
+        .filter(|image| !image.is_empty())
+        .ok_or_else(|| Status::invalid_argument("the request names no image"))
+}
+
+#[cfg(test)]
+mod tests;
