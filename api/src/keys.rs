@@ -16,6 +16,12 @@ pub const REFRESH_ANNOTATION: &str = "image.stvz.io/refresh";
 /// Label that Coral puts on the runtime's image records that it has pinned, so that it never unpins what others pinned.
 pub const PINNED_IMAGE_LABEL: &str = "image.stvz.io/pinned";
 
+/// Namespace of the in-cluster parts.
+pub const SYSTEM_NAMESPACE: &str = "coral-system";
+
+/// Service account of the node agents, in [`SYSTEM_NAMESPACE`].
+pub const AGENT_SERVICE_ACCOUNT: &str = "coral-agent";
+
 /// Field manager of the node agent: it owns `NodeImages.status`.
 pub const AGENT_FIELD_MANAGER: &str = "coral-agent";
 

@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    commands::{completion::CompletionArgs, prefetch::PrefetchArgs, status::StatusArgs, version::VersionArgs},
+    commands::{
+        allow_secret::AllowSecretArgs, completion::CompletionArgs, prefetch::PrefetchArgs, status::StatusArgs,
+        version::VersionArgs,
+    },
     exit, human, naming,
 };
 
@@ -32,6 +35,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Prefetch(PrefetchArgs),
     Status(StatusArgs),
+    AllowSecret(AllowSecretArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),
 }

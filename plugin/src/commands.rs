@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub(crate) mod allow_secret;
 pub(crate) mod completion;
 pub(crate) mod prefetch;
 pub(crate) mod status;
@@ -23,6 +24,9 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Version(arguments) => arguments.run(printer),
         Command::Completion(arguments) => arguments.run(printer),
         Command::Prefetch(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::AllowSecret(arguments) => {
+            runtime()?.block_on(async { arguments.run(&Cluster::connect(&cluster).await?, printer).await })
+        }
         Command::Status(arguments) => {
             runtime()?.block_on(async { arguments.run(&Cluster::connect(&cluster).await?, printer).await })
         }

@@ -33,7 +33,7 @@ pub(crate) fn advice(reason: FailureReason, image: &str) -> String {
                 .to_owned()
         }
         FailureReason::PullSecretUnreadable => {
-            "a Secret in spec.imagePullSecrets does not exist in this namespace, or Coral's agent may not read it".to_owned()
+            "a Secret in spec.imagePullSecrets does not exist in this namespace, or Coral's agents may not read it: `kubectl coral allow-secret NAME`".to_owned()
         }
         FailureReason::RuntimeUnavailable => {
             "the container runtime of the node does not answer: look at its service and at Coral's agent there".to_owned()

@@ -212,7 +212,7 @@ mod tests {
           hint: check the name and the tag: docker.io has no such image
         acme/app:1 failed: PullSecretUnreadable
           Secret regcred does not exist
-          hint: a Secret in spec.imagePullSecrets does not exist in this namespace, or Coral's agent may not read it
+          hint: a Secret in spec.imagePullSecrets does not exist in this namespace, or Coral's agents may not read it: `kubectl coral allow-secret NAME`
         ");
     }
 

@@ -17,6 +17,7 @@ mod failure_advice;
 mod failures;
 #[cfg(test)]
 mod fixtures;
+mod grant;
 mod human;
 mod images;
 mod matrix;

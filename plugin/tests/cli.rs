@@ -16,11 +16,12 @@ fn help_shows_the_verbs_and_the_exit_codes() {
     Usage: kubectl coral [OPTIONS] <COMMAND>
 
     Commands:
-      prefetch    Have images on nodes before anyone needs them
-      status      Show Prefetches, and which image is on which node
-      version     Print the version of this command
-      completion  Print a script that completes `kubectl-coral` in a shell
-      help        Print this message or the help of the given subcommand(s)
+      prefetch      Have images on nodes before anyone needs them
+      status        Show Prefetches, and which image is on which node
+      allow-secret  Let Coral's agents read a pull secret
+      version       Print the version of this command
+      completion    Print a script that completes `kubectl-coral` in a shell
+      help          Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help
@@ -89,6 +90,10 @@ fn help_of_prefetch_has_examples() {
               Labels of the nodes, as for kubectl: gpu=true,tier!=dev,zone in (a,b),!spot; default:
               every Linux node
 
+          --pull-secret <NAME>
+              Secret of this namespace with credentials for the registry, which Coral's agents are then
+              allowed to read; may be repeated
+
           --wait
               Wait until every image is on every node
 
@@ -144,6 +149,9 @@ fn help_of_prefetch_has_examples() {
 
       # on the nodes with a GPU, and wait until it is there
       kubectl coral prefetch ghcr.io/acme/model:v7 --node-selector gpu=true --wait --timeout 30m
+
+      # from a private registry, with the pull secret regcred of this namespace
+      kubectl coral prefetch registry.example/team/app:v1 --pull-secret regcred
 
       # only print what would be made
       kubectl coral prefetch nginx:1.29 --name web --dry-run=client -o yaml

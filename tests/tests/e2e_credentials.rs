@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::process::Command;
-
 use coral_api::FailureReason;
 use coral_tests::images;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -13,7 +11,7 @@ use kube::{
     api::{ListParams, LogParams, PostParams},
 };
 use serde_json::json;
-use support::{Scene, on};
+use support::{Scene, coral::coral, on};
 
 /// Makes a pull secret as `kubectl create secret docker-registry` does.
 async fn secret(scene: &Scene, name: &str, password: &str) {
@@ -29,33 +27,11 @@ async fn secret(scene: &Scene, name: &str, password: &str) {
     secrets.create(&PostParams::default(), &secret).await.unwrap();
 }
 
-/// Allows the agents to read a Secret, with the commands of docs/private-registries.md.
+/// Allows the agents to read a Secret.
 fn allow(scene: &Scene, secret: &str) {
-    let name = format!("coral-agent-{secret}");
-    let role = [
-        "create",
-        "role",
-        &name,
-        "--verb=get",
-        "--resource=secrets",
-        &format!("--resource-name={secret}"),
-    ];
-    let binding = [
-        "create",
-        "rolebinding",
-        &name,
-        &format!("--role={name}"),
-        "--serviceaccount=coral-system:coral-agent",
-    ];
-    for arguments in [&role[..], &binding[..]] {
-        let output = Command::new(scene.cluster.tools().control_plane("kubectl"))
-            .env("KUBECONFIG", scene.cluster.kubeconfig())
-            .args(["--namespace", scene.namespace.name()])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+    let ran = coral(scene, &["allow-secret", secret]).succeeded();
+    let role = format!("role.rbac.authorization.k8s.io/coral-agent-{secret} created");
+    assert_eq!(ran.stdout.lines().next(), Some(role.as_str()));
 }
 
 fn private_image(scene: &Scene) -> String {
@@ -150,6 +126,46 @@ async fn a_wrong_password_is_told_and_a_further_secret_is_tried() {
     scene.ready("admitted").await;
     assert!(scene.holds("node-2", &image));
     assert!(!agent_logs(&scene).await.contains("not-the-password"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefetch_with_a_pull_secret_needs_nothing_else() {
+    let scene = Scene::new("plugin-secret").await;
+    let image = private_image(&scene);
+    secret(&scene, "regcred", &scene.cluster.registry_auth().password).await;
+    let selector = "kubernetes.io/hostname=node-1";
+    let arguments = [
+        "prefetch",
+        &image,
+        "--name",
+        "web",
+        "--node-selector",
+        selector,
+        "--pull-secret",
+        "regcred",
+        "--wait",
+    ];
+    let ran = coral(&scene, &arguments).succeeded();
+    assert_eq!(ran.stdout, "prefetch.image.stvz.io/web created\n");
+    assert!(
+        ran.stderr
+            .contains("role.rbac.authorization.k8s.io/coral-agent-regcred created"),
+        "{}",
+        ran.stderr
+    );
+    assert!(scene.holds("node-1", &image));
+
+    let again = coral(&scene, &["allow-secret", "regcred"]).succeeded();
+    let expected = "role.rbac.authorization.k8s.io/coral-agent-regcred unchanged\n\
+                    rolebinding.rbac.authorization.k8s.io/coral-agent-regcred unchanged\n";
+    assert_eq!(again.stdout, expected);
+    let missing = coral(&scene, &["allow-secret", "nothing"]).succeeded();
+    assert!(
+        missing.stderr.contains("there is no Secret \"nothing\""),
+        "{}",
+        missing.stderr
+    );
+    coral(&scene, &["allow-secret", "regcred", "--as", "nobody"]).failed(1, &["forbidden", "nobody", "hint: "]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,79 +3,9 @@
 
 mod support;
 
-use std::{
-    env,
-    path::PathBuf,
-    process::{Command, Output},
-};
-
 use coral_api::FailureReason;
 use serde_json::{Value, json};
-use support::{Scene, on};
-
-/// What a command did.
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn succeeded(self) -> Self {
-        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        self
-    }
-
-    /// Ended with this code, and said each of these on standard error.
-    fn failed(self, code: i32, said: &[&str]) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout: {}\nstderr: {}",
-            self.stdout,
-            self.stderr
-        );
-        for words in said {
-            assert!(self.stderr.contains(words), "{words:?} is missing in: {}", self.stderr);
-        }
-        self
-    }
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
-/// Runs `kubectl coral …` in the namespace of the scene.
-fn coral(scene: &Scene, arguments: &[&str]) -> Ran {
-    let kubectl = scene.cluster.tools().control_plane("kubectl");
-    // The plugin lies beside the tests: target/debug/kubectl-coral, target/debug/deps/e2e_plugin-….
-    let tests = env::current_exe().unwrap();
-    let plugin = tests.ancestors().nth(2).unwrap();
-    assert!(
-        plugin.join("kubectl-coral").exists(),
-        "build kubectl-coral first: cargo build --package kubectl-coral"
-    );
-    let folders: Vec<PathBuf> = [plugin.to_owned()]
-        .into_iter()
-        .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()))
-        .collect();
-    let output = Command::new(kubectl)
-        .arg("coral")
-        .args(arguments)
-        .args(["--namespace", scene.namespace.name()])
-        .env("PATH", env::join_paths(folders).unwrap())
-        .env("KUBECONFIG", scene.cluster.kubeconfig())
-        .output()
-        .unwrap();
-    output.into()
-}
+use support::{Scene, coral::coral, on};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prefetch_waits_until_the_images_are_there_and_status_shows_them() {

@@ -14,8 +14,9 @@ use self::request::Request;
 use crate::{
     cli::ClusterArgs,
     client::{self, Cluster},
+    commands::allow_secret::warn_if_missing,
     error::Error,
-    exit, human,
+    exit, grant, human,
     images::{self, Images},
     naming, output,
     printer::Printer,
@@ -38,6 +39,9 @@ Examples:
   # on the nodes with a GPU, and wait until it is there
   kubectl coral prefetch ghcr.io/acme/model:v7 --node-selector gpu=true --wait --timeout 30m
 
+  # from a private registry, with the pull secret regcred of this namespace
+  kubectl coral prefetch registry.example/team/app:v1 --pull-secret regcred
+
   # only print what would be made
   kubectl coral prefetch nginx:1.29 --name web --dry-run=client -o yaml"
 )]
@@ -53,6 +57,10 @@ pub(crate) struct PrefetchArgs {
     /// Labels of the nodes, as for kubectl: gpu=true,tier!=dev,zone in (a,b),!spot; default: every Linux node
     #[arg(long, value_name = "SELECTOR", value_parser = selector::parse)]
     node_selector: Option<LabelSelector>,
+
+    /// Secret of this namespace with credentials for the registry, which Coral's agents are then allowed to read; may be repeated
+    #[arg(long = "pull-secret", value_name = "NAME", value_parser = naming::parse_name)]
+    pull_secrets: Vec<String>,
 
     /// Wait until every image is on every node
     #[arg(long)]
@@ -92,6 +100,7 @@ impl PrefetchArgs {
             images,
             name,
             node_selector,
+            pull_secrets,
             wait,
             timeout,
             output,
@@ -105,6 +114,7 @@ impl PrefetchArgs {
             name: name.unwrap_or_else(|| naming::default_name(&references, node_selector.as_ref())),
             images: references,
             node_selector,
+            pull_secrets,
             resource: ApiResource::erase::<Prefetch>(&()),
         };
         if dry_run == DryRun::Client {
@@ -113,6 +123,13 @@ impl PrefetchArgs {
             return Ok(exit::SUCCESS);
         }
         let cluster = Cluster::connect(cluster).await?;
+        for secret in &request.pull_secrets {
+            warn_if_missing(&cluster, secret, printer).await?;
+            for outcome in grant::allow(&cluster, secret, dry_run == DryRun::Server).await? {
+                // Beside the Prefetch, so that standard output stays what --output says.
+                printer.note(format_args!("{} {}", outcome.object, outcome.change));
+            }
+        }
         let applied = request.apply(&cluster, dry_run == DryRun::Server).await?;
         for warning in request.differences(&applied.prefetch) {
             printer.warning(warning);

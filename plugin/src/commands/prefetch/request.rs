@@ -20,6 +20,7 @@ pub(super) struct Request {
     pub(super) name: String,
     pub(super) images: Vec<ImageReference>,
     pub(super) node_selector: Option<LabelSelector>,
+    pub(super) pull_secrets: Vec<String>,
     pub(super) resource: ApiResource,
 }
 
@@ -67,6 +68,10 @@ impl Request {
         let mut spec = json!({"images": self.spellings()});
         if let Some(selector) = &self.node_selector {
             spec["nodeSelector"] = json!(selector);
+        }
+        if !self.pull_secrets.is_empty() {
+            let references: Vec<Value> = self.pull_secrets.iter().map(|name| json!({"name": name})).collect();
+            spec["imagePullSecrets"] = json!(references);
         }
         json!({
             "apiVersion": self.resource.api_version,
@@ -171,6 +176,7 @@ mod tests {
             name: "web".to_owned(),
             images: images.iter().map(|image| image.parse().unwrap()).collect(),
             node_selector: node_selector.map(|text| selector::parse(text).unwrap()),
+            pull_secrets: Vec::new(),
             resource: ApiResource::erase::<Prefetch>(&()),
         }
     }
@@ -194,6 +200,16 @@ mod tests {
         assert_eq!(
             request(&["a"], None).object("shop")["spec"],
             json!({"images": ["a:latest"]})
+        );
+    }
+
+    #[test]
+    fn pull_secrets_are_named_in_their_order() {
+        let mut request = request(&["a"], None);
+        request.pull_secrets = vec!["second".to_owned(), "first".to_owned()];
+        assert_eq!(
+            request.object("shop")["spec"]["imagePullSecrets"],
+            json!([{"name": "second"}, {"name": "first"}])
         );
     }
 
