@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     pin::pin,
     process::Command,
@@ -84,16 +85,21 @@ pub(crate) fn default_dir() -> PathBuf {
     target_dir().join("cluster")
 }
 
+/// Prints a line. That nobody reads on, as behind `| head`, is no failure, and no reason to stop half-way.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 /// Prints each step as it ends.
 pub(crate) struct Lines;
 
 impl Progress for Lines {
     fn step(&self, name: &str, elapsed: Duration) {
-        println!("{}", step_line(name, elapsed));
+        say(&step_line(name, elapsed));
     }
 
     fn note(&self, line: &str) {
-        println!("{line}");
+        say(line);
     }
 }
 
@@ -109,7 +115,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         ClusterCommand::RemoveNode { name } => {
             let cluster = Cluster::attach_with(&dir, Arc::new(Lines)).await?;
             cluster.remove_node(&name).await?;
-            println!("{name} is gone");
+            say(&format!("{name} is gone"));
             Ok(())
         }
     }
@@ -122,9 +128,9 @@ async fn build() -> Result<()> {
     let tools = or_signal(Tools::build(&Lines)).await?;
     let word = if cached { "cached" } else { "built" };
     for folder in tools.folders() {
-        println!("{word} in {}", folder.display());
+        say(&format!("{word} in {}", folder.display()));
     }
-    println!("{}", step_line("programs", started.elapsed()));
+    say(&step_line("programs", started.elapsed()));
     Ok(())
 }
 
@@ -150,14 +156,14 @@ async fn up(dir: &Path, up: Up) -> Result<()> {
         progress: Arc::new(Lines),
     };
     let cluster = or_signal(Cluster::start(options)).await?;
-    println!("{}", step_line("up", started.elapsed()));
-    println!("logs: {}", cluster.logs().display());
+    say(&step_line("up", started.elapsed()));
+    say(&format!("logs: {}", cluster.logs().display()));
     let flag = if cluster.dir() == Layout::new(&default_dir())?.dir {
         String::new()
     } else {
         format!(" --dir {}", cluster.dir().display())
     };
-    println!("to use it: eval \"$(cargo xtask cluster env{flag})\"");
+    say(&format!("to use it: eval \"$(cargo xtask cluster env{flag})\""));
     Ok(())
 }
 
@@ -213,10 +219,7 @@ async fn add_node(dir: &Path, add: AddNode) -> Result<()> {
     } else {
         cluster.add_node(NodeOptions { disk: node_disk }).await?
     };
-    println!(
-        "{}",
-        step_line(&format!("{} has joined", node.name()), started.elapsed())
-    );
+    say(&step_line(&format!("{} has joined", node.name()), started.elapsed()));
     Ok(())
 }
 
@@ -237,14 +240,14 @@ async fn print_env(dir: &Path) -> Result<()> {
         variables.push((socket_variable(node.name()), path(&node.containerd_socket())));
     }
     for (name, value) in variables {
-        println!("export {name}={}", quoted(&value));
+        say(&format!("export {name}={}", quoted(&value)));
     }
     let [control_plane, node] = cluster.tools().folders();
     let debug = target_dir().join("debug");
     let folders: Vec<String> = [debug.as_path(), control_plane, node]
         .map(|folder| quoted(&path(folder)))
         .to_vec();
-    println!("export PATH={}:\"$PATH\"", folders.join(":"));
+    say(&format!("export PATH={}:\"$PATH\"", folders.join(":")));
     Ok(())
 }
 
@@ -266,16 +269,20 @@ fn print_status(dir: &Path) -> Result<()> {
             layout.dir.display()
         );
     };
-    println!("{:<26} {:>8}  {:<8} LOG", "PART", "PID", "STATE");
+    say(&format!("{:<26} {:>8}  {:<8} LOG", "PART", "PID", "STATE"));
     let mut dead = 0;
     for (name, part) in &state.parts {
         let running = part.process.is_running();
         dead += usize::from(!running);
         let word = if running { "running" } else { "dead" };
-        println!("{name:<26} {:>8}  {word:<8} {}", part.process.pid, part.log.display());
+        say(&format!(
+            "{name:<26} {:>8}  {word:<8} {}",
+            part.process.pid,
+            part.log.display()
+        ));
     }
     if dead > 0 {
-        println!("{dead} dead; `cargo xtask cluster up` starts them again");
+        say(&format!("{dead} dead; `cargo xtask cluster up` starts them again"));
     }
     Ok(())
 }
@@ -283,7 +290,7 @@ fn print_status(dir: &Path) -> Result<()> {
 async fn down(dir: &Path) -> Result<()> {
     let started = Instant::now();
     cluster::down(&Layout::new(dir)?).await?;
-    println!("{}", step_line("down", started.elapsed()));
+    say(&step_line("down", started.elapsed()));
     Ok(())
 }
 

@@ -10,8 +10,17 @@ use crate::{
     test::cargo,
 };
 
+/// Test targets for the cluster before Coral is installed.
+const BARE: &[&str] = &["e2e_bare"];
 /// Test targets that share the cluster.
-const SHARED: &[&str] = &["e2e_api", "e2e_credentials", "e2e_errors", "e2e_plugin", "e2e_prefetch", "e2e_runtime"];
+const SHARED: &[&str] = &[
+    "e2e_api",
+    "e2e_credentials",
+    "e2e_errors",
+    "e2e_plugin",
+    "e2e_prefetch",
+    "e2e_runtime",
+];
 /// Test targets that start clusters of their own.
 const OWN: &[&str] = &["cluster_lifecycle", "e2e_agent"];
 
@@ -33,9 +42,11 @@ pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
 }
 
 async fn on_cluster(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
-    deploy::deploy(root, cluster).await?;
     let dir = cluster.dir().to_string_lossy().into_owned();
-    tests(root, SHARED, &[(DIRECTORY_VARIABLE, &dir)]).await
+    let environment = [(DIRECTORY_VARIABLE, dir.as_str())];
+    tests(root, BARE, &environment).await?;
+    deploy::deploy(root, cluster).await?;
+    tests(root, SHARED, &environment).await
 }
 
 async fn tests(root: &Path, targets: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
