@@ -62,6 +62,8 @@ pub struct Agent {
     under_way: BTreeSet<Chore>,
     next_look: Timestamp,
     next_progress: Timestamp,
+    /// When a change of a protection ended whose outcome no look has shown yet.
+    pinned: Option<Timestamp>,
     not_before: Timestamp,
     written: Option<(Timestamp, NodeImagesStatus)>,
 }
@@ -128,6 +130,7 @@ impl Agent {
             under_way: BTreeSet::new(),
             next_look: Timestamp::UNIX_EPOCH,
             next_progress: Timestamp::UNIX_EPOCH,
+            pinned: None,
             not_before: Timestamp::UNIX_EPOCH,
             written: None,
         }
@@ -262,6 +265,9 @@ impl Agent {
                         self.situation.filesystem = look.filesystem;
                         self.situation.pins = look.pins;
                         self.situation.looked(began, look.inventory);
+                        if self.pinned.take_if(|pinned| *pinned <= began).is_some() {
+                            self.under_way.remove(&Chore::Pin);
+                        }
                     }
                     Err(failure) => {
                         tracing::warn!(cause = failure.message, "The container runtime does not answer");
@@ -278,7 +284,8 @@ impl Agent {
                 }
             }
             Ok((_, Done::Pins(result))) => {
-                self.under_way.remove(&Chore::Pin);
+                // Not before a look has shown what came of it is another protection changed.
+                self.pinned = Some(now);
                 self.next_look = now;
                 if let Err(status) = result {
                     self.next_look = now + LOOK_INTERVAL;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coral_api::{
-    ImageReference,
+    FailureReason, ImageReference,
     node_images::{DesiredState, SecretReference},
 };
 use jiff::Timestamp;
@@ -76,12 +76,18 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
     // The sort is stable: within a priority the order of the object stays.
     ready.sort_by_key(|(wanted, _)| std::cmp::Reverse(wanted.entry.priority));
     let mut begun: Vec<&ImageReference> = Vec::new();
+    let under_way = references_of(situation, running);
     for (wanted, reference) in ready {
         if begun.len() == free {
             break;
         }
         // Two spellings of one image are one pull.
-        if begun.contains(&reference) {
+        if begun.contains(&reference) || under_way.contains(&reference) {
+            continue;
+        }
+        // A registry that asks for fewer requests is asked for one image at a time.
+        let is_busy = || begun.iter().chain(&under_way).any(|other| other.registry() == reference.registry());
+        if limits_rate(situation, reference.registry()) && is_busy() {
             continue;
         }
         begun.push(reference);
@@ -93,6 +99,22 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
         });
     }
     actions
+}
+
+/// The images of these pulls.
+fn references_of<'a>(situation: &'a Situation, running: &[String]) -> Vec<&'a ImageReference> {
+    let is_running = |wanted: &&Wanted| running.contains(&wanted.entry.image);
+    let running = situation.wanted.iter().filter(is_running);
+    running.filter_map(|wanted| wanted.reference.as_ref().ok()).collect()
+}
+
+/// Whether the last attempt at an image of this registry, one that is still wanted, was refused for its rate.
+fn limits_rate(situation: &Situation, registry: &str) -> bool {
+    situation.wanted.iter().any(|wanted| {
+        let failure = situation.pulls(wanted).and_then(|pulls| pulls.failure.as_ref());
+        failure.is_some_and(|failure| failure.reason == FailureReason::RateLimited)
+            && wanted.reference.as_ref().is_ok_and(|reference| reference.registry() == registry)
+    })
 }
 
 /// Which protections are missing, and which are one too many.

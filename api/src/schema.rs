@@ -79,7 +79,11 @@ pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
 
 /// A duration of at least one second and at most a day.
 pub(crate) fn timeout(_: &mut SchemaGenerator) -> Schema {
-    duration_between("1s", "24h", "must be a duration from 1s to 24h, such as 30s, 10m or 1h30m")
+    duration_between(
+        "1s",
+        "24h",
+        "must be a duration from 1s to 24h, such as 30s, 10m or 1h30m",
+    )
 }
 
 /// Zero, or a duration of at least ten seconds.

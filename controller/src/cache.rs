@@ -63,6 +63,11 @@ impl<K: Resource> Cache<K> {
         self.objects.remove(key);
     }
 
+    /// Whether the object is there.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.objects.contains_key(key)
+    }
+
     /// Whether the first list is complete.
     pub(crate) const fn is_complete(&self) -> bool {
         self.is_complete

@@ -121,6 +121,9 @@ impl Controller {
             now,
         );
         self.slots = slots;
+        let prefetches = &self.prefetches;
+        self.status_times
+            .retain(|(namespace, name), _| prefetches.contains(&(Some(namespace.clone()), name.clone())));
         let mut pause = TICK;
         let mut due = Vec::new();
         for write in writes {

@@ -23,8 +23,8 @@ use serde_json::json;
 
 use crate::{
     cluster::{Lines, or_signal, target_dir},
+    command::cargo,
     deploy,
-    test::cargo,
 };
 
 /// How long one step of the story may take.

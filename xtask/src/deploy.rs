@@ -7,10 +7,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use coral_tests::{Cluster, progress::step_line};
 
-use crate::{cluster::default_dir, image};
+use crate::{cluster::default_dir, command::output, image};
 
 /// Namespace of the in-cluster parts.
 const NAMESPACE: &str = "coral-system";
@@ -74,22 +74,10 @@ pub(crate) async fn deploy(root: &Path, cluster: &Cluster) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Runs kubectl quietly; what it said is in the error when it fails.
+/// Runs kubectl as an administrator of the cluster.
 fn kubectl(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(cluster.tools().control_plane("kubectl"))
-        .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
-        .args(arguments)
-        .output()
-        .context("failed to run kubectl")?;
-    ensure!(
-        output.status.success(),
-        "kubectl {} ended with {}:\n{}{}\nlogs: {}",
-        arguments.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-        cluster.logs().display()
-    );
+    let mut kubectl = Command::new(cluster.tools().control_plane("kubectl"));
+    kubectl.arg("--kubeconfig").arg(cluster.kubeconfig()).args(arguments);
+    output(&mut kubectl).with_context(|| format!("the logs are in {}", cluster.logs().display()))?;
     Ok(())
 }

@@ -6,8 +6,8 @@ use coral_tests::{Cluster, ClusterOptions, cluster::DIRECTORY_VARIABLE, progress
 
 use crate::{
     cluster::{Lines, target_dir},
+    command::cargo,
     deploy,
-    test::cargo,
 };
 
 /// Test targets for the cluster before Coral is installed.

@@ -6,11 +6,14 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use coral_tests::cluster::tools::Tools;
 
-use crate::{cluster::Lines, test::cargo};
+use crate::{
+    cluster::Lines,
+    command::{cargo, output},
+};
 
 /// Build the image of the in-cluster parts and push it.
 #[derive(Debug, clap::Args)]
@@ -103,15 +106,4 @@ fn platform() -> anyhow::Result<&'static str> {
         "aarch64" => "linux/arm64",
         other => bail!("no image can be built on {other}: the platforms are x86_64 and aarch64"),
     })
-}
-
-fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("failed to run {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?} ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

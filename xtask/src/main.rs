@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program prints")]
 
 mod cluster;
+mod command;
 mod demo;
 mod deploy;
 mod e2e;

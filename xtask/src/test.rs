@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::ValueEnum;
 use coral_tests::cluster::prerequisites;
-use tokio::process::Command;
 
 use crate::{
     cluster::{Lines, or_signal},
+    command::cargo,
     e2e, generate,
 };
 
@@ -150,19 +150,6 @@ fn is_generated(root: &Path) -> anyhow::Result<()> {
         "out of date, and now written anew: {}; commit them",
         stale.join(", ")
     );
-    Ok(())
-}
-
-/// Runs cargo and fails when it fails.
-pub(crate) async fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    command
-        .current_dir(root)
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .kill_on_drop(true);
-    let status = command.status().await.context("failed to run cargo")?;
-    ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
     Ok(())
 }
 

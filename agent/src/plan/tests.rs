@@ -163,6 +163,22 @@ fn a_failed_image_waits_for_its_next_attempt() {
 }
 
 #[test]
+fn a_registry_that_limits_the_rate_is_asked_for_one_image_at_a_time() {
+    let mut situation = asked(vec![entry("h.io/a"), entry("h.io/b"), entry("h.io/c"), entry("other.io/d")]);
+    assert_eq!(words(&situation, &[], NOW), ["+h.io/a", "+h.io/b"]);
+    let limited = Failure {
+        reason: FailureReason::RateLimited,
+        message: "too many requests".to_owned(),
+    };
+    situation.pull_failed("h.io/a", limited, NOW);
+    assert_eq!(words(&situation, &[], NOW), ["+h.io/b", "+other.io/d"]);
+    assert_eq!(words(&situation, &["h.io/b"], NOW), ["+other.io/d"]);
+    situation.pull_began("h.io/a", NOW);
+    situation.pull_succeeded("h.io/a", HeldImage::default(), NOW);
+    assert_eq!(words(&situation, &["h.io/b"], NOW), ["+h.io/c"]);
+}
+
+#[test]
 fn changed_credentials_end_the_wait() {
     let mut situation = asked(vec![entry("a")]);
     situation.pull_failed("a", failure(), NOW);
