@@ -12,7 +12,7 @@ pub enum FailureReason {
     NotFound,
     /// The registry wants credentials, or refused those it was given.
     Unauthorized,
-    /// The registry could not be reached, or answered with a server error.
+    /// The registry could not be reached, or answered with a server error or with something else than what was asked for.
     RegistryUnavailable,
     /// The registry asked for fewer requests (HTTP 429).
     RateLimited,

@@ -15,7 +15,10 @@ mod misbehaviour;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -45,6 +48,7 @@ pub const SECRET: &str = "coral-secret-canary";
 #[derive(Debug)]
 pub struct BadRegistry {
     address: SocketAddr,
+    open_connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -70,14 +74,25 @@ impl BadRegistry {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let seed = format!("{address} {}", started.as_nanos());
         let answerer = Arc::new(Answerer::new(address.to_string(), Content::new(seed)));
-        let task = tokio::spawn(accept(listener, tls, answerer));
-        Ok(Self { address, task })
+        let open_connections = Arc::default();
+        let task = tokio::spawn(accept(listener, tls, answerer, Arc::clone(&open_connections)));
+        Ok(Self {
+            address,
+            open_connections,
+            task,
+        })
     }
 
     /// `host:port`, for image names.
     #[must_use]
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// How many connections are open: those of pulls that hang.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.open_connections.load(Ordering::Relaxed)
     }
 
     /// The name of the image that goes wrong in this way.
@@ -107,17 +122,24 @@ fn acceptor(address: Ipv4Addr) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, answerer: Arc<Answerer>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    answerer: Arc<Answerer>,
+    open_connections: Arc<AtomicUsize>,
+) {
     // The connections end with this set, and so with the registry.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (tls, answerer) = (tls.clone(), Arc::clone(&answerer));
+        let (tls, answerer, open) = (tls.clone(), Arc::clone(&answerer), Arc::clone(&open_connections));
         connections.spawn(async move {
+            open.fetch_add(1, Ordering::Relaxed);
             // Whatever goes wrong here is what the runtime has to cope with.
             let _ = match tls {
                 Some(tls) => http::serve_tls(stream, &tls, &answerer).await,
                 None => http::serve(stream, &answerer).await,
             };
+            open.fetch_sub(1, Ordering::Relaxed);
         });
         while connections.try_join_next().is_some() {}
     }

@@ -111,7 +111,7 @@ async fn an_image_is_pinned_while_a_prefetch_wants_it_and_no_longer() {
     assert!(is_pinned(&scene, "node-2", &foreign));
 }
 
-/// A node with a small disk fills up: the kubelet collects what no pod uses and reports DiskPressure.
+/// A node with a small disk fills up: the kubelet collects what no pod uses and reports `DiskPressure`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kubelet_s_garbage_collector_is_lived_with() {
     let scene = Scene::new("collector").await;

@@ -1,5 +1,7 @@
 //! What the images of the registry are made of.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -11,8 +13,8 @@ pub(super) const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// More than the disk of any test has.
-const HUGE: u64 = 1 << 40;
+/// The size of the largest layer: more than the disk of any test has.
+pub(super) const HUGE: u64 = 1 << 40;
 
 /// Makes the manifests and blobs of each image.
 #[derive(Debug)]
@@ -130,8 +132,12 @@ fn schema_1(misbehaviour: Misbehaviour) -> Vec<u8> {
 
 /// The digest of some bytes, as registries write it.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    let mut digest = "sha256:".to_owned();
+    for byte in Sha256::digest(bytes) {
+        // Writing to a String cannot fail.
+        let _ = write!(digest, "{byte:02x}");
+    }
+    digest
 }
 
 fn architecture() -> &'static str {

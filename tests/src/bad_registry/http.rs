@@ -1,6 +1,6 @@
 //! Just enough of HTTP/1.1: one request on each connection.
 
-use std::{fmt::Write as _, future::pending, io};
+use std::{fmt::Write as _, io};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -8,7 +8,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::{Answer, Answerer, Request, Response};
+use super::{
+    answer::{Answer, Answerer, Request, Response},
+    content::HUGE,
+};
 
 /// No request of a container runtime is longer.
 const MAX_HEAD: usize = 64 * 1024;
@@ -47,32 +50,41 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answerer: &
             .await?;
         return Ok(Ending::Close);
     };
-    let with_body = request.method != "HEAD";
-    let (response, length) = match answerer.answer(&request) {
+    // A response to HEAD has no body.
+    let length = |length| if request.method == "HEAD" { 0 } else { length };
+    match answerer.answer(&request) {
         Answer::Response(response) => {
-            let length = response.body.len();
-            (response, length)
+            send(stream, &response, length(response.body.len())).await?;
+            Ok(Ending::Close)
         }
-        Answer::Truncated(response, length) => (response, length),
-        Answer::Stopped(response, length) => {
-            send(stream, &response, if with_body { length } else { 0 }).await?;
-            return pending().await;
+        Answer::Truncated(response, sent) => {
+            send(stream, &response, length(sent)).await?;
+            Ok(Ending::Close)
         }
-        Answer::Endless => {
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n")
-                .await?;
-            let zeros = vec![0; CHUNK];
-            while with_body {
-                stream.write_all(&zeros).await?;
-            }
-            return Ok(Ending::Close);
+        Answer::Stopped(response, sent) => {
+            send(stream, &response, length(sent)).await?;
+            wait_for_end(stream).await
         }
-        Answer::Silence => return pending().await,
-        Answer::Close => return Ok(Ending::Close),
-        Answer::Reset => return Ok(Ending::Reset),
-    };
-    send(stream, &response, if with_body { length } else { 0 }).await?;
+        Answer::Endless => send_zeros(stream).await,
+        Answer::Silence => wait_for_end(stream).await,
+        Answer::Close => Ok(Ending::Close),
+        Answer::Reset => Ok(Ending::Reset),
+    }
+}
+
+/// Sends zeros until the other end has enough of them.
+async fn send_zeros<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<Ending> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {HUGE}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let zeros = vec![0; CHUNK];
+    loop {
+        stream.write_all(&zeros).await?;
+    }
+}
+
+/// Says nothing more until the other end closes the connection.
+async fn wait_for_end<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Ending> {
+    while stream.read(&mut [0; 1024]).await? > 0 {}
     Ok(Ending::Close)
 }
 

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -6,6 +6,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::wait::{Look, eventually};
 
 /// The whole answer to a request, as far as it came.
 async fn ask(registry: &BadRegistry, method: &str, path: &str) -> std::io::Result<String> {
@@ -60,4 +61,30 @@ async fn truncated_blob_announces_more_than_it_sends() {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("Content-Length: 4096"), "{head}");
     assert_eq!(body.len(), 2048);
+}
+
+#[tokio::test]
+async fn silent_connection_is_open_until_the_client_ends_it() {
+    let registry = BadRegistry::start(Ipv4Addr::LOCALHOST).await.unwrap();
+    let open = async |expected| {
+        let what = format!("{expected} connections to be open");
+        eventually(&what, Duration::from_secs(5), async || {
+            let open = registry.open_connections();
+            Ok(if open == expected {
+                Look::Done(())
+            } else {
+                Look::NotYet(open)
+            })
+        })
+        .await
+        .unwrap();
+    };
+    let mut stream = TcpStream::connect(registry.host()).await.unwrap();
+    stream
+        .write_all(b"GET /v2/connection-hangs/manifests/v1 HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    open(1).await;
+    drop(stream);
+    open(0).await;
 }
