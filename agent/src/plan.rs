@@ -69,7 +69,7 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
     let mut ready: Vec<(&Wanted, &ImageReference)> = situation
         .wanted
         .iter()
-        .filter(|wanted| !running.contains(&wanted.entry.image) && situation.lacks(wanted))
+        .filter(|wanted| !running.contains(&wanted.entry.image) && situation.lacks(wanted, now))
         .filter(|wanted| next_attempt(situation, wanted).is_none_or(|time| time <= now))
         .filter_map(|wanted| Some((wanted, wanted.reference.as_ref().ok()?)))
         .collect();
@@ -86,7 +86,12 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
             continue;
         }
         // A registry that asks for fewer requests is asked for one image at a time.
-        let is_busy = || begun.iter().chain(&under_way).any(|other| other.registry() == reference.registry());
+        let is_busy = || {
+            begun
+                .iter()
+                .chain(&under_way)
+                .any(|other| other.registry() == reference.registry())
+        };
         if limits_rate(situation, reference.registry()) && is_busy() {
             continue;
         }
@@ -113,7 +118,10 @@ fn limits_rate(situation: &Situation, registry: &str) -> bool {
     situation.wanted.iter().any(|wanted| {
         let failure = situation.pulls(wanted).and_then(|pulls| pulls.failure.as_ref());
         failure.is_some_and(|failure| failure.reason == FailureReason::RateLimited)
-            && wanted.reference.as_ref().is_ok_and(|reference| reference.registry() == registry)
+            && wanted
+                .reference
+                .as_ref()
+                .is_ok_and(|reference| reference.registry() == registry)
     })
 }
 
@@ -146,13 +154,16 @@ fn pins(situation: &Situation) -> Vec<Action> {
 /// When `plan` may have something new to say although nothing happens.
 #[must_use]
 pub fn next_wake(situation: &Situation, now: Timestamp) -> Option<Timestamp> {
-    situation
+    let attempts = situation
         .wanted
         .iter()
-        .filter(|wanted| situation.lacks(wanted))
-        .filter_map(|wanted| next_attempt(situation, wanted))
-        .filter(|time| *time > now)
-        .min()
+        .filter(|wanted| situation.lacks(wanted, now))
+        .filter_map(|wanted| next_attempt(situation, wanted));
+    let refreshes = situation
+        .wanted
+        .iter()
+        .filter_map(|wanted| situation.refresh_after(wanted));
+    attempts.chain(refreshes).filter(|time| *time > now).min()
 }
 
 fn next_attempt(situation: &Situation, wanted: &Wanted) -> Option<Timestamp> {

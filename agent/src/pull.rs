@@ -1,5 +1,7 @@
 //! One attempt at one image, with the credentials that the Prefetches name.
 
+use std::time::Duration;
+
 use coral_api::{
     FailureReason, ImageReference,
     node_images::{MAX_MESSAGE_LENGTH, SecretReference},
@@ -12,6 +14,9 @@ use crate::{
     credentials::{Credential, Keyring},
     runtime::{HeldImage, Runtime},
 };
+
+/// Longest time for the reading of one Secret: an API server that is away must not use up the time of the pull.
+const SECRET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pulls images. Cheap to clone: every pull has its own.
 #[derive(Clone)]
@@ -67,19 +72,20 @@ impl Puller {
         let mut unusable = Vec::new();
         for secret in secrets {
             let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
-            let (why, is_forbidden) = match api.get(&secret.name).await {
-                Ok(object) => match keyring(&object) {
+            let answer = tokio::time::timeout(SECRET_TIMEOUT, api.get(&secret.name)).await;
+            let (why, is_forbidden) = match answer {
+                Ok(Ok(object)) => match keyring(&object) {
                     Ok(keyring) => {
                         keyrings.push(keyring);
                         continue;
                     }
                     Err(why) => (why, false),
                 },
-                Err(kube::Error::Api(status)) if status.is_not_found() => ("it does not exist".to_owned(), false),
-                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => ("it does not exist".to_owned(), false),
+                Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
                     ("the agent may not read it".to_owned(), true)
                 }
-                Err(_) => ("the API server did not give it".to_owned(), false),
+                Ok(Err(_)) | Err(_) => ("the API server did not give it".to_owned(), false),
             };
             tracing::warn!(
                 namespace = secret.namespace,

@@ -181,10 +181,11 @@ fn held(image: &coral_proto::runtime_v1::Image, name: &str) -> HeldImage {
 
 /// The digest among `repo_digests` that belongs to the repository of `name`, or else any: an image that was loaded from a file has none.
 fn digest_of(name: &str, repo_digests: &[String]) -> Option<String> {
-    let repository = match name.split_once('@') {
-        Some((repository, _)) => repository,
-        None => name.rsplit_once(':').map_or(name, |(repository, _)| repository),
-    };
+    // CRI-O lists the digest of the index and that of the platform's manifest; the one that was asked for is the one to tell.
+    if let Some((_, digest)) = name.split_once('@') {
+        return Some(digest.to_owned());
+    }
+    let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
     let digests = || {
         repo_digests
             .iter()
@@ -214,6 +215,11 @@ mod tests {
         );
         assert_eq!(digest_of("third/app:v1", &digests).as_deref(), Some("sha256:1"));
         assert_eq!(digest_of("third/app:v1", &[]), None);
+        let both = ["r/app@sha256:index".to_owned(), "r/app@sha256:manifest".to_owned()];
+        assert_eq!(
+            digest_of("r/app@sha256:manifest", &both).as_deref(),
+            Some("sha256:manifest")
+        );
     }
 
     #[tokio::test]

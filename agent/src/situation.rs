@@ -268,19 +268,26 @@ impl Situation {
 
     /// Whether the image is to be pulled, were nothing in the way.
     #[must_use]
-    pub fn lacks(&self, wanted: &Wanted) -> bool {
+    pub fn lacks(&self, wanted: &Wanted, now: Timestamp) -> bool {
         wanted.entry.state == DesiredState::Present
             && wanted.reference.is_ok()
-            && (self.held(wanted).is_none() || self.is_stale(wanted))
+            && (self.held(wanted).is_none() || self.is_stale(wanted, now))
     }
 
     /// Whether the image is there, but is to be looked up again.
-    fn is_stale(&self, wanted: &Wanted) -> bool {
-        let Some(refresh_after) = &wanted.entry.refresh_after else {
+    fn is_stale(&self, wanted: &Wanted, now: Timestamp) -> bool {
+        let Some(refresh_after) = self.refresh_after(wanted) else {
             return false;
         };
         let looked_up = self.pulls(wanted).and_then(|pulls| pulls.last_success);
-        wanted.entry.pull_policy == PullPolicy::Always && looked_up.is_none_or(|(began, _)| began < refresh_after.0)
+        refresh_after <= now && looked_up.is_none_or(|(began, _)| began < refresh_after)
+    }
+
+    /// When the image is to be looked up again. A time to come, perhaps only by this node's clock, is waited for: a pull before it would not do.
+    #[must_use]
+    pub fn refresh_after(&self, wanted: &Wanted) -> Option<Timestamp> {
+        let refresh_after = wanted.entry.refresh_after.as_ref().map(|time| time.0);
+        refresh_after.filter(|_| wanted.entry.pull_policy == PullPolicy::Always)
     }
 }
 

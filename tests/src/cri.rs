@@ -26,6 +26,7 @@
 //! ```
 
 mod catalogue;
+mod containerd;
 mod credential;
 mod flavour;
 mod server;
@@ -157,6 +158,12 @@ impl FakeRuntime {
     #[must_use]
     pub fn holds(&self, image: &str) -> bool {
         self.state().find(&identity(image)).is_some()
+    }
+
+    /// The names that are pinned.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<String> {
+        self.state().pinned()
     }
 
     /// How many images are there.

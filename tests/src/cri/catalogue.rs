@@ -69,6 +69,7 @@ impl Catalogue {
     ///
     /// # Panics
     /// When `image` is no image reference.
+    #[expect(clippy::must_use_candidate, reason = "what is made is not always of interest")]
     pub fn publish(&self, image: &str, content: &str, size_bytes: u64) -> Artifact {
         let reference = read(image);
         let artifact = Artifact::new(&reference.name(), content, size_bytes);

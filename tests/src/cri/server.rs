@@ -1,6 +1,7 @@
 //! The gRPC around the state: a socket, a task for each connection, a timer for each pull.
 
 use std::{
+    convert::Infallible,
     fs, io,
     path::Path,
     sync::{
@@ -11,12 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use coral_proto::runtime_v1::{
-    FilesystemIdentifier, FilesystemUsage, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
-    ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
-    RemoveImageRequest, RemoveImageResponse, UInt64Value, VersionRequest, VersionResponse,
-    image_service_server::{ImageService, ImageServiceServer},
-    runtime_service_server::{RuntimeService, RuntimeServiceServer},
+use coral_proto::{
+    containerd::{content_v1::content_server::ContentServer, images_v1::images_server::ImagesServer},
+    runtime_v1::{
+        FilesystemIdentifier, FilesystemUsage, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
+        ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
+        RemoveImageRequest, RemoveImageResponse, UInt64Value, VersionRequest, VersionResponse,
+        image_service_server::{ImageService, ImageServiceServer},
+        runtime_service_server::{RuntimeService, RuntimeServiceServer},
+    },
 };
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -29,6 +33,7 @@ use tonic::{Request, Response, Status, codegen::Service as _};
 
 use super::{
     credential::CredentialPrint,
+    flavour::Flavour,
     state::{Begun, Ending, State},
 };
 
@@ -59,7 +64,7 @@ impl Shared {
     }
 
     /// Returns when the runtime is not frozen.
-    async fn thawed(&self) {
+    pub(super) async fn thawed(&self) {
         // The sender lives as long as `self`.
         let _ = self.is_frozen.subscribe().wait_for(|is_frozen| !is_frozen).await;
     }
@@ -141,32 +146,43 @@ impl Drop for Connections {
     }
 }
 
-/// Serves both services on one connection until it breaks.
+/// Serves one connection until it breaks.
 async fn connection(stream: UnixStream, services: Services) {
-    let images = ImageServiceServer::new(services.clone());
-    let runtime = RuntimeServiceServer::new(services);
-    let route = service_fn(move |request: hyper::Request<Incoming>| {
-        let (mut images, mut runtime) = (images.clone(), runtime.clone());
-        async move {
-            // Both are always ready, and both answer to a method that they do not know.
-            if request.uri().path().starts_with("/runtime.v1.RuntimeService/") {
-                runtime.call(request).await
-            } else {
-                images.call(request).await
-            }
-        }
-    });
+    let route = service_fn(move |request| route(services.clone(), request));
     // However it ends, the client notices by itself.
     let _: Result<(), hyper::Error> = http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), route)
         .await;
 }
 
+/// Finds the service of a call. All of them are always ready, and any of them answers to what it does not know.
+async fn route(
+    services: Services,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<tonic::body::Body>, Infallible> {
+    let is_containerd = services.shared.state().flavour == Flavour::Containerd;
+    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+    match service {
+        "runtime.v1.RuntimeService" => RuntimeServiceServer::new(services).call(request).await,
+        "containerd.services.images.v1.Images" if is_containerd => ImagesServer::new(services).call(request).await,
+        "containerd.services.content.v1.Content" if is_containerd => ContentServer::new(services).call(request).await,
+        _ => ImageServiceServer::new(services).call(request).await,
+    }
+}
+
 /// The services, as one connection has them.
 #[derive(Clone)]
-struct Services {
-    shared: Arc<Shared>,
+pub(super) struct Services {
+    pub(super) shared: Arc<Shared>,
     is_cut: Arc<AtomicBool>,
+}
+
+impl Services {
+    /// Breaks every connection, and with its own the call that wants it: this does not return.
+    pub(super) async fn disconnect(&self) -> Status {
+        self.shared.disconnect.notify_one();
+        std::future::pending().await
+    }
 }
 
 /// A pull that is under way. When the client gives it up, or the connection breaks, it is dropped in the middle.
@@ -246,8 +262,7 @@ impl ImageService for Services {
         }
         self.shared.thawed().await;
         if pull.begun.disconnects {
-            self.shared.disconnect.notify_one();
-            std::future::pending::<()>().await;
+            return Err(self.disconnect().await);
         }
         let image_ref = pull.finish()?;
         Ok(Response::new(PullImageResponse { image_ref }))

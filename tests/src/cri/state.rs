@@ -1,5 +1,7 @@
 //! What a runtime holds, what it is told to do wrong, and what it has seen. No clock, no socket.
 
+mod records;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::{Duration, Instant},
@@ -9,6 +11,7 @@ use coral_api::ImageReference;
 use coral_proto::runtime_v1::{Image, ImageSpec};
 use tonic::Status;
 
+pub(super) use self::records::{Labels, Record};
 use super::{
     catalogue::{Artifact, Catalogue},
     credential::CredentialPrint,
@@ -94,6 +97,10 @@ struct Held {
     tags: BTreeSet<String>,
     /// `repository@digest`, in the order in which lists have them.
     digests: Vec<String>,
+    /// Digest of the index.
+    digest: String,
+    /// By name.
+    labels: BTreeMap<String, Labels>,
     size_bytes: u64,
 }
 
@@ -248,6 +255,7 @@ impl State {
         let tag = reference.identity();
         for held in self.held.values_mut() {
             held.tags.remove(&tag);
+            held.labels.remove(&tag);
         }
         self.add(reference, artifact);
     }
@@ -256,6 +264,8 @@ impl State {
         let held = self.held.entry(artifact.id.clone()).or_insert_with(|| Held {
             tags: BTreeSet::new(),
             digests: Vec::new(),
+            digest: artifact.digest.clone(),
+            labels: BTreeMap::new(),
             size_bytes: artifact.size_bytes,
         });
         if reference.digest().is_none() {
@@ -347,7 +357,7 @@ impl State {
             repo_tags: held.tags.iter().cloned().collect(),
             repo_digests: held.digests.clone(),
             size: held.size_bytes,
-            pinned: false,
+            pinned: held.is_pinned(),
         }
     }
 }
