@@ -65,7 +65,12 @@ pub struct Agent {
     /// When a change of a protection ended whose outcome no look has shown yet.
     pinned: Option<Timestamp>,
     not_before: Timestamp,
+    /// The newest status that the API server is known to have, and when this agent last wrote one.
     written: Option<(Timestamp, NodeImagesStatus)>,
+    written_version: u128,
+    last_write: Timestamp,
+    /// What this agent last sent.
+    sent: Option<NodeImagesStatus>,
 }
 
 /// What the agent does beside pulling; each at most once at a time.
@@ -91,8 +96,8 @@ enum Done {
     Pins(Result<(), tonic::Status>),
     Write {
         began: Timestamp,
-        status: Box<NodeImagesStatus>,
-        result: Result<(), WriteError>,
+        /// The object as the API server has it after the write.
+        result: Result<Box<NodeImages>, WriteError>,
     },
 }
 
@@ -133,6 +138,9 @@ impl Agent {
             pinned: None,
             not_before: Timestamp::UNIX_EPOCH,
             written: None,
+            written_version: 0,
+            last_write: Timestamp::UNIX_EPOCH,
+            sent: None,
         }
     }
 
@@ -231,13 +239,19 @@ impl Agent {
         self.situation.asked(object);
         match object {
             // A status that somebody else changed, or that an earlier agent left, is written again when it differs.
-            Some(object) if !self.under_way.contains(&Chore::Write) => {
-                let status = object.status.clone().unwrap_or_default();
-                let time = self.written.as_ref().map_or(Timestamp::UNIX_EPOCH, |(time, _)| *time);
-                self.written = Some((time, status));
-            }
-            Some(_) => {}
+            Some(object) => self.note_status(object),
             None => self.written = None,
+        }
+    }
+
+    /// Takes in a version of the status, unless a newer one is known: the watch and the answers to writes overtake each other.
+    fn note_status(&mut self, object: &NodeImages) {
+        // Resource versions can be compared as numbers (KEP-5504).
+        let version = object.metadata.resource_version.as_ref();
+        let version = version.and_then(|version| version.parse().ok()).unwrap_or(u128::MAX);
+        if self.written.is_none() || version >= self.written_version {
+            self.written_version = version;
+            self.written = Some((self.last_write, object.status.clone().unwrap_or_default()));
         }
     }
 
@@ -295,11 +309,14 @@ impl Agent {
                     );
                 }
             }
-            Ok((_, Done::Write { began, status, result })) => {
+            Ok((_, Done::Write { began, result })) => {
                 self.under_way.remove(&Chore::Write);
                 self.metrics.status_written(result.is_ok());
                 match result {
-                    Ok(()) => self.written = Some((began, *status)),
+                    Ok(object) => {
+                        self.last_write = began;
+                        self.note_status(&object);
+                    }
                     Err(error) => {
                         tracing::warn!(error = %error, "The status could not be written; it will be tried again");
                         self.not_before = now + WRITE_RETRY;
@@ -402,19 +419,20 @@ impl Agent {
         let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
         let status = report::status(&self.situation, previous, now);
         self.metrics.node_is(&status, self.situation.paused.is_some());
-        let time = report::write_time(&status, self.written.as_ref(), now)?.max(self.not_before);
+        let mut time = report::write_time(&status, self.written.as_ref(), now)?.max(self.not_before);
+        // Where the API server has something else although just this was sent, somebody disagrees: no race with them.
+        if self.sent.as_ref() == Some(&status) {
+            time = time.max(self.last_write + WRITE_RETRY);
+        }
         if time > now {
             return Some(time);
         }
         self.under_way.insert(Chore::Write);
+        self.sent = Some(status.clone());
         let (api, node) = (self.api.clone(), self.node.clone());
         self.tasks.spawn(async move {
             let result = write(&api, &node, &status).await;
-            Done::Write {
-                began: now,
-                status: Box::new(status),
-                result,
-            }
+            Done::Write { began: now, result }
         });
         None
     }
@@ -432,7 +450,7 @@ impl Agent {
         let status = report::status(&self.situation, previous, now);
         if has_looked && self.is_asked && report::write_time(&status, self.written.as_ref(), now).is_some() {
             let write = write(&self.api, &self.node, &status);
-            if !matches!(tokio::time::timeout(LAST_WRITE_TIMEOUT, write).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout(LAST_WRITE_TIMEOUT, write).await, Ok(Ok(_))) {
                 tracing::warn!("The last status could not be written");
             }
         }
@@ -456,7 +474,7 @@ fn is_containerd(version: &RuntimeInfo) -> bool {
     version.name == "containerd"
 }
 
-async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> Result<(), WriteError> {
+async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> Result<Box<NodeImages>, WriteError> {
     let body = json!({
         "apiVersion": NodeImages::api_version(&()),
         "kind": NodeImages::kind(&()),
@@ -466,10 +484,10 @@ async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> 
     let parameters = PatchParams::apply(keys::AGENT_FIELD_MANAGER).force();
     let patch = Patch::Apply(&body);
     let write = api.patch_status(node, &parameters, &patch);
-    tokio::time::timeout(WRITE_TIMEOUT, write)
+    let object = tokio::time::timeout(WRITE_TIMEOUT, write)
         .await
         .map_err(|_| WriteError::Timeout)??;
-    Ok(())
+    Ok(Box::new(object))
 }
 
 async fn sleep_until(time: Timestamp) {

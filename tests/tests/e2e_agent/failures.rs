@@ -41,9 +41,10 @@ pub(crate) async fn a_timeout_ends_a_pull(site: Site) {
     node.until("the timeout to be told", SOON, timed_out).await;
     assert_eq!(endings(&node.runtime, &name("slow")), [Ending::Cancelled]);
     let attempt = &node.runtime.attempts_at(&name("slow"))[0];
+    // The agent's clock begins before the call has come in here.
     let took = attempt.ended.unwrap().0 - attempt.began;
     assert!(
-        took > Duration::from_millis(1900) && took < Duration::from_secs(6),
+        took > Duration::from_secs(1) && took < Duration::from_secs(8),
         "{took:?}"
     );
     let status = node.all_present(SOON).await;

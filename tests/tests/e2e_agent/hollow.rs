@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +24,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
-use tower::util::MapRequestLayer;
+use tower::util::{MapFutureLayer, MapRequestLayer};
 
 use crate::{
     history::{History, Seen},
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long anything may take that is only a matter of work.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// The agent looks every 10 s; this is time enough to see what a look shows.
 pub(crate) const A_LOOK: Duration = Duration::from_secs(15);
 
@@ -46,6 +46,8 @@ pub(crate) struct Hollow {
     pub(crate) history: History,
     /// Status writes that the agent has sent, also those that changed nothing or never arrived.
     writes: Arc<AtomicUsize>,
+    /// How long the agent waits for each answer of the API server, in milliseconds.
+    answers_take: Arc<AtomicU64>,
     agent: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
 }
 
@@ -64,6 +66,7 @@ impl Hollow {
             runtime: FakeRuntime::start(flavour, catalogue.clone()).unwrap(),
             history: History::start(api.clone(), &name),
             writes: Arc::default(),
+            answers_take: Arc::default(),
             agent: None,
             catalogue,
             api,
@@ -114,9 +117,19 @@ impl Hollow {
             }
             request
         });
+        let answers_take = Arc::clone(&self.answers_take);
+        let delay = MapFutureLayer::new(move |answer| {
+            let answers_take = Arc::clone(&answers_take);
+            async move {
+                let answer = answer.await;
+                tokio::time::sleep(Duration::from_millis(answers_take.load(Ordering::Relaxed))).await;
+                answer
+            }
+        });
         let client: Client = ClientBuilder::try_from(self.config.clone())
             .unwrap()
             .with_layer(&count)
+            .with_layer(&delay)
             .build();
         let runtime = Runtime::new(&self.runtime.endpoint()).unwrap();
         let agent = Agent::new(client, runtime, self.name.clone(), max_parallel_pulls);
@@ -144,6 +157,12 @@ impl Hollow {
     /// Whether the agent that was started is still the same.
     pub(crate) fn agent_runs(&self) -> bool {
         self.agent.as_ref().is_some_and(|(task, _)| !task.is_finished())
+    }
+
+    /// From now on the API server does at once what the agent asks for, but answers late.
+    pub(crate) fn delay_answers(&self, delay: Duration) {
+        let delay = u64::try_from(delay.as_millis()).unwrap();
+        self.answers_take.store(delay, Ordering::Relaxed);
     }
 
     pub(crate) fn writes(&self) -> usize {

@@ -91,7 +91,8 @@ fn main() -> ExitCode {
             twenty_images_take_few_writes_and_the_last_is_told_at_once
             nothing_is_written_when_nothing_changes
             a_status_that_somebody_else_wrote_is_corrected
-            a_status_that_somebody_keeps_writing_is_right_in_the_end;
+            a_status_that_somebody_keeps_writing_is_right_in_the_end
+            a_status_that_somebody_wrote_before_an_answer_came_is_corrected;
         outages:
             a_pull_that_ends_while_the_api_server_is_away_is_told_afterwards
             a_spec_that_changes_while_the_api_server_is_away_is_found_afterwards

@@ -110,3 +110,21 @@ pub(crate) async fn a_status_that_somebody_keeps_writing_is_right_in_the_end(sit
     tokio::time::sleep(Duration::from_secs(1)).await;
     node.until("the right status to stay", patience, is_right).await;
 }
+
+/// The answer to the agent's own write comes after the news of somebody else's, and must not be taken for the newest.
+pub(crate) async fn a_status_that_somebody_wrote_before_an_answer_came_is_corrected(site: Site) {
+    let node = Hollow::new(&site, "late-answer", Flavour::Containerd);
+    let node = node.started(2, &[image("a")]).await;
+    node.all_present(SOON).await;
+    node.delay_answers(Duration::from_secs(2));
+    for _ in 0..2 {
+        let changes = node.history.all().len();
+        node.meddles(json!({"images": null})).await;
+        let is_corrected = |all: &[Seen]| all.len() >= changes + 2 && all.last().unwrap().status.images.len() == 1;
+        // The agent has written, but does not know it yet when the loop comes round.
+        let patience = Duration::from_secs(12);
+        node.history
+            .until_all("the status to be corrected", patience, is_corrected)
+            .await;
+    }
+}
