@@ -86,7 +86,7 @@ enum Chore {
 enum Done {
     Pull {
         image: String,
-        result: Result<HeldImage, Failure>,
+        result: Result<Option<HeldImage>, Failure>,
     },
     Look {
         began: Timestamp,
@@ -261,6 +261,10 @@ impl Agent {
             Ok((id, Done::Pull { image, .. })) if self.pulling.get(&image).is_none_or(|pull| pull.id() != id) => {}
             Ok((_, Done::Pull { image, result })) => {
                 self.pulling.remove(&image);
+                if matches!(result, Ok(None)) {
+                    self.situation.found_missing(&image, now);
+                }
+                let result = result.and_then(|held| held.ok_or_else(missing));
                 let began = self.situation.pulls.get(&image).and_then(|pulls| pulls.running_since);
                 self.metrics
                     .pull_ended(&result, now.duration_since(began.unwrap_or(now)));
@@ -401,7 +405,8 @@ impl Agent {
                     })
                 });
             match &result {
-                Ok(held) => tracing::info!(digest = held.digest, bytes = held.size_bytes, "The image is there"),
+                Ok(None) => tracing::warn!("The image is gone again"),
+                Ok(Some(held)) => tracing::info!(digest = held.digest, bytes = held.size_bytes, "The image is there"),
                 Err(failure) => tracing::warn!(reason = %failure.reason, cause = failure.message, "The pull failed"),
             }
             Done::Pull { image, result }
@@ -488,6 +493,13 @@ async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> 
         .await
         .map_err(|_| WriteError::Timeout)??;
     Ok(Box::new(object))
+}
+
+fn missing() -> Failure {
+    Failure {
+        reason: coral_api::FailureReason::Unknown,
+        message: "the container runtime reports a finished pull, but does not hold the image".to_owned(),
+    }
 }
 
 async fn sleep_until(time: Timestamp) {

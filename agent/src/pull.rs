@@ -41,7 +41,13 @@ impl Puller {
 
     /// Pulls the image with each set of credentials that fits, in the order of the Secrets, then without any. The Secrets are read
     /// for this attempt and wiped from memory after it.
-    pub(crate) async fn pull(&self, image: &ImageReference, secrets: &[SecretReference]) -> Result<HeldImage, Failure> {
+    ///
+    /// `None` when the runtime says that the pull went well, but does not hold the image afterwards.
+    pub(crate) async fn pull(
+        &self,
+        image: &ImageReference,
+        secrets: &[SecretReference],
+    ) -> Result<Option<HeldImage>, Failure> {
         let identity = image.identity();
         let (keyrings, unusable) = self.read(secrets).await;
         let repository = image.name();
@@ -52,19 +58,12 @@ impl Puller {
         let mut failures = Vec::new();
         for credential in credentials.iter().copied().map(Some).chain([None]) {
             match self.runtime.pull(&identity, credential).await {
-                Ok(()) => return self.held(&identity).await,
+                Ok(()) => return self.runtime.image(&identity).await,
                 Err(failure) if may_be_about_credentials(failure.reason) => failures.push(failure),
                 Err(failure) => return Err(failure),
             }
         }
         Err(verdict(failures, &unusable, credentials.len()))
-    }
-
-    async fn held(&self, identity: &str) -> Result<HeldImage, Failure> {
-        self.runtime.image(identity).await?.ok_or_else(|| Failure {
-            reason: FailureReason::Unknown,
-            message: "the container runtime reports a finished pull, but does not hold the image".to_owned(),
-        })
     }
 
     async fn read(&self, secrets: &[SecretReference]) -> (Vec<Keyring>, Vec<Unusable>) {

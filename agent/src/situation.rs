@@ -84,6 +84,8 @@ pub struct Pulls {
     pub failure: Option<Failure>,
     /// When the next attempt may begin.
     pub next_attempt: Option<Timestamp>,
+    /// When the runtime, asked for this one image, did not hold it.
+    pub missing_at: Option<Timestamp>,
     /// When the last successful pull began and ended.
     pub last_success: Option<(Timestamp, Timestamp)>,
 }
@@ -140,6 +142,14 @@ impl Situation {
                 && let Some(held) = self.inventory.as_ref().and_then(|inventory| inventory.get(&identity))
             {
                 inventory.entry(identity).or_insert_with(|| held.clone());
+            }
+        }
+        // An image that was gone after the look had begun may be in what the look saw.
+        for wanted in &self.wanted {
+            if let Some(identity) = wanted.identity()
+                && self.pulls(wanted).and_then(|pulls| pulls.missing_at) >= Some(began)
+            {
+                inventory.remove(&identity);
             }
         }
         self.note_vanished(&inventory, began);
@@ -240,7 +250,21 @@ impl Situation {
         if let Some(pulls) = self.pulls.get_mut(image) {
             let began = pulls.running_since.take().unwrap_or(now);
             pulls.forget_failures();
+            pulls.missing_at = None;
             pulls.last_success = Some((began, now));
+        }
+    }
+
+    /// Takes in that the runtime does not hold an image, whatever it listed before.
+    pub fn found_missing(&mut self, image: &str, now: Timestamp) {
+        let wanted = self.wanted.iter().find(|wanted| wanted.entry.image == image);
+        if let Some(identity) = wanted.and_then(Wanted::identity)
+            && let Some(inventory) = &mut self.inventory
+        {
+            inventory.remove(&identity);
+        }
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            pulls.missing_at = Some(now);
         }
     }
 

@@ -8,6 +8,7 @@ use coral_api::{
     node_images::ImageState,
 };
 use coral_tests::cri::{Ending, FakeRuntime, Flavour, Outcome, Trouble};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
@@ -206,25 +207,38 @@ pub(crate) async fn a_registry_that_limits_the_rate_is_asked_for_one_image_at_a_
     }
 }
 
-pub(crate) async fn an_image_that_vanishes_when_it_is_asked_for_is_never_reported_as_there(site: Site) {
+pub(crate) async fn an_image_that_vanishes_after_its_pull_is_told_and_pulled_again(site: Site) {
     let node = Hollow::new(&site, "fleeting", Flavour::CriO);
     node.runtime.vanish_when_asked_for(&name("app"));
     let node = node.started(2, &[image("app")]).await;
+    node.until_runtime("the second pull", A_LOOK, |counts| counts.succeeded == 2)
+        .await;
     node.all_present(SOON).await;
-    assert_eq!(node.runtime.counts().succeeded, 2);
-    let second = node.runtime.attempts_at(&name("app"))[1].began;
-    let early = node
-        .history
-        .all()
-        .into_iter()
-        .find(|seen| seen.at < second && state(&seen.status, &name("app")) == Some(ImageState::Present));
-    assert!(early.is_none(), "{early:?}");
+    assert!(node.runtime.holds(&name("app")));
     let told = node.history.all().into_iter().any(|seen| {
         of(&seen.status, &name("app"))
             .and_then(|image| image.failure.as_ref())
             .is_some_and(|failure| failure.message.contains("does not hold the image"))
     });
     assert!(told, "{:?}", node.history.all());
+}
+
+/// What the runtime says of one image is newer than the list that was there before.
+pub(crate) async fn an_image_that_vanishes_in_a_refresh_is_not_reported_as_there(site: Site) {
+    let node = Hollow::new(&site, "stale", Flavour::Containerd);
+    node.runtime.hold(&name("app")).unwrap();
+    let node = node.started(2, &[image("app")]).await;
+    node.all_present(SOON).await;
+    node.runtime.vanish_when_asked_for(&name("app"));
+    node.runtime.script(&name("app"), [Outcome::Normal, Outcome::Hang]);
+    let again = json!({"pullPolicy": "Always", "refreshAfter": Timestamp::now()});
+    node.asks(&[image_with("app", again)]).await;
+    node.until_runtime("the second pull", SOON, |counts| counts.begun == 2)
+        .await;
+    assert!(!node.runtime.holds(&name("app")));
+    let pulling = |status: &_| state(status, &name("app")) == Some(ImageState::Pulling);
+    // Long before the next look.
+    node.until("the loss to be told", Duration::from_secs(4), pulling).await;
 }
 
 pub(crate) async fn a_restart_of_the_runtime_in_the_middle_of_pulls_is_survived(site: Site) {

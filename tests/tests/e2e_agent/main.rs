@@ -81,7 +81,8 @@ fn main() -> ExitCode {
             a_vanished_image_is_reported_and_pulled_again
             an_image_that_keeps_vanishing_is_not_fought_for
             a_registry_that_limits_the_rate_is_asked_for_one_image_at_a_time
-            an_image_that_vanishes_when_it_is_asked_for_is_never_reported_as_there
+            an_image_that_vanishes_after_its_pull_is_told_and_pulled_again
+            an_image_that_vanishes_in_a_refresh_is_not_reported_as_there
             a_restart_of_the_runtime_in_the_middle_of_pulls_is_survived
             a_broken_connection_in_the_middle_of_a_pull_is_survived
             a_hanging_pull_holds_nothing_else_up
