@@ -1,4 +1,4 @@
-//! The loop: takes in what happens, does what [`plan`] decides and writes what [`report`] says.
+//! The loop: takes in what happens, does what [`plan`] decides and writes what [`report`](crate::report) says.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,27 +6,25 @@ use std::{
 };
 
 use coral_api::{
-    ImageReference, NodeImages, NodeImagesStatus, keys,
+    ImageReference, NodeImages,
     node_images::{FilesystemUsage, RuntimeInfo, SecretReference},
 };
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use kube::{
-    Api, Client, Resource as _,
-    api::{Patch, PatchParams},
+    Api, Client,
     runtime::{WatchStreamExt as _, watcher},
 };
-use serde_json::json;
 use tokio::task::{self, AbortHandle, JoinSet};
 use tracing::Instrument as _;
 
 use crate::{
     classify::{Failure, classify},
     containerd::{Bytes, Containerd, Pins},
+    ledger::{Ledger, WriteError, write},
     metrics::Metrics,
     plan::{Action, next_wake, plan},
     pull::Puller,
-    report,
     runtime::{HeldImage, Inventory, Runtime},
     situation::Situation,
 };
@@ -37,10 +35,8 @@ const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// How often the agent asks how far running pulls are.
 const PROGRESS_INTERVAL: SignedDuration = SignedDuration::from_secs(2);
-/// Pause before the next try of a status write that failed.
-const WRITE_RETRY: SignedDuration = SignedDuration::from_secs(2);
-/// Longest time for one status write.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the runtime may take to tell of progress, or to change a protection.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stop waits for the last status write.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -64,13 +60,7 @@ pub struct Agent {
     next_progress: Timestamp,
     /// When a change of a protection ended whose outcome no look has shown yet.
     pinned: Option<Timestamp>,
-    not_before: Timestamp,
-    /// The newest status that the API server is known to have, and when this agent last wrote one.
-    written: Option<(Timestamp, NodeImagesStatus)>,
-    written_version: u128,
-    last_write: Timestamp,
-    /// What this agent last sent.
-    sent: Option<NodeImagesStatus>,
+    ledger: Ledger,
 }
 
 /// What the agent does beside pulling; each at most once at a time.
@@ -109,14 +99,6 @@ struct Look {
     pins: Option<Pins>,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error(transparent)]
-    Api(#[from] kube::Error),
-    #[error("the API server gave no answer in {} s", WRITE_TIMEOUT.as_secs())]
-    Timeout,
-}
-
 impl Agent {
     /// An agent that watches the NodeImages object `node` through `client` and keeps its images in `runtime`.
     #[must_use]
@@ -136,11 +118,7 @@ impl Agent {
             next_look: Timestamp::UNIX_EPOCH,
             next_progress: Timestamp::UNIX_EPOCH,
             pinned: None,
-            not_before: Timestamp::UNIX_EPOCH,
-            written: None,
-            written_version: 0,
-            last_write: Timestamp::UNIX_EPOCH,
-            sent: None,
+            ledger: Ledger::default(),
         }
     }
 
@@ -237,22 +215,7 @@ impl Agent {
         }
         self.is_asked = object.is_some();
         self.situation.asked(object);
-        match object {
-            // A status that somebody else changed, or that an earlier agent left, is written again when it differs.
-            Some(object) => self.note_status(object),
-            None => self.written = None,
-        }
-    }
-
-    /// Takes in a version of the status, unless a newer one is known: the watch and the answers to writes overtake each other.
-    fn note_status(&mut self, object: &NodeImages) {
-        // Resource versions can be compared as numbers (KEP-5504).
-        let version = object.metadata.resource_version.as_ref();
-        let version = version.and_then(|version| version.parse().ok()).unwrap_or(u128::MAX);
-        if self.written.is_none() || version >= self.written_version {
-            self.written_version = version;
-            self.written = Some((self.last_write, object.status.clone().unwrap_or_default()));
-        }
+        self.ledger.note(object);
     }
 
     fn take_done(&mut self, done: Result<(task::Id, Done), task::JoinError>, now: Timestamp) {
@@ -316,16 +279,7 @@ impl Agent {
             Ok((_, Done::Write { began, result })) => {
                 self.under_way.remove(&Chore::Write);
                 self.metrics.status_written(result.is_ok());
-                match result {
-                    Ok(object) => {
-                        self.last_write = began;
-                        self.note_status(&object);
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = %error, "The status could not be written; it will be tried again");
-                        self.not_before = now + WRITE_RETRY;
-                    }
-                }
+                self.ledger.ended(began, result, now);
             }
             // Aborted by `act`.
             Err(error) if error.is_cancelled() => {}
@@ -369,7 +323,7 @@ impl Agent {
             .collect();
         let containerd = self.runtime.containerd();
         self.tasks.spawn(async move {
-            let answer = tokio::time::timeout(WRITE_TIMEOUT, containerd.progress(&images)).await;
+            let answer = tokio::time::timeout(RUNTIME_TIMEOUT, containerd.progress(&images)).await;
             Done::Progress(answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))))
         });
     }
@@ -385,7 +339,7 @@ impl Agent {
         self.under_way.insert(Chore::Pin);
         let change = change(self.runtime.containerd());
         self.tasks.spawn(async move {
-            let answer = tokio::time::timeout(WRITE_TIMEOUT, change).await;
+            let answer = tokio::time::timeout(RUNTIME_TIMEOUT, change).await;
             Done::Pins(answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))))
         });
     }
@@ -421,19 +375,14 @@ impl Agent {
         if self.under_way.contains(&Chore::Write) || !self.is_asked || !has_looked {
             return None;
         }
-        let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
-        let status = report::status(&self.situation, previous, now);
+        let status = self.ledger.status(&self.situation, now);
         self.metrics.node_is(&status, self.situation.paused.is_some());
-        let mut time = report::write_time(&status, self.written.as_ref(), now)?.max(self.not_before);
-        // Where the API server has something else although just this was sent, somebody disagrees: no race with them.
-        if self.sent.as_ref() == Some(&status) {
-            time = time.max(self.last_write + WRITE_RETRY);
-        }
+        let time = self.ledger.due(&status, now)?;
         if time > now {
             return Some(time);
         }
         self.under_way.insert(Chore::Write);
-        self.sent = Some(status.clone());
+        self.ledger.sending(status.clone());
         let (api, node) = (self.api.clone(), self.node.clone());
         self.tasks.spawn(async move {
             let result = write(&api, &node, &status).await;
@@ -451,9 +400,8 @@ impl Agent {
         }
         let has_looked = self.situation.inventory.is_some();
         let now = Timestamp::now();
-        let previous = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
-        let status = report::status(&self.situation, previous, now);
-        if has_looked && self.is_asked && report::write_time(&status, self.written.as_ref(), now).is_some() {
+        let status = self.ledger.status(&self.situation, now);
+        if has_looked && self.is_asked && self.ledger.due(&status, now).is_some() {
             let write = write(&self.api, &self.node, &status);
             if !matches!(tokio::time::timeout(LAST_WRITE_TIMEOUT, write).await, Ok(Ok(_))) {
                 tracing::warn!("The last status could not be written");
@@ -477,22 +425,6 @@ async fn pins(runtime: &Runtime, version: &RuntimeInfo) -> Result<Option<Pins>, 
 
 fn is_containerd(version: &RuntimeInfo) -> bool {
     version.name == "containerd"
-}
-
-async fn write(api: &Api<NodeImages>, node: &str, status: &NodeImagesStatus) -> Result<Box<NodeImages>, WriteError> {
-    let body = json!({
-        "apiVersion": NodeImages::api_version(&()),
-        "kind": NodeImages::kind(&()),
-        "metadata": {"name": node},
-        "status": status,
-    });
-    let parameters = PatchParams::apply(keys::AGENT_FIELD_MANAGER).force();
-    let patch = Patch::Apply(&body);
-    let write = api.patch_status(node, &parameters, &patch);
-    let object = tokio::time::timeout(WRITE_TIMEOUT, write)
-        .await
-        .map_err(|_| WriteError::Timeout)??;
-    Ok(Box::new(object))
 }
 
 fn missing() -> Failure {

@@ -13,6 +13,7 @@ mod args;
 pub mod classify;
 pub mod containerd;
 pub mod credentials;
+mod ledger;
 pub mod metrics;
 pub mod plan;
 mod pull;

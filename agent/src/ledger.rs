@@ -1,0 +1,173 @@
+//! What the API server has of the node's status, and when it is to get a newer one.
+
+use std::time::Duration;
+
+use coral_api::{NodeImages, NodeImagesStatus, keys};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Api, Resource as _,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{report, situation::Situation};
+
+/// Pause before a status is sent again that was just sent, or whose write failed.
+const AGAIN: SignedDuration = SignedDuration::from_secs(2);
+/// Longest time for one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("the API server gave no answer in {} s", WRITE_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// What the API server has, as far as the agent knows, and what the agent sent.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// The newest status that the API server is known to have, with its version.
+    newest: Option<(u128, NodeImagesStatus)>,
+    /// When the last write that succeeded began.
+    last_write: Option<Timestamp>,
+    /// What was sent last.
+    sent: Option<NodeImagesStatus>,
+    /// A write failed: none is begun before this time.
+    not_before: Option<Timestamp>,
+}
+
+impl Ledger {
+    /// Takes in a version of the object, unless a newer one is known: the watch and the answers to writes overtake each other.
+    /// A status that somebody else changed, or that an earlier agent left, is written again when it differs.
+    pub(crate) fn note(&mut self, object: Option<&NodeImages>) {
+        let Some(object) = object else {
+            self.newest = None;
+            return;
+        };
+        // Resource versions can be compared as numbers (KEP-5504).
+        let version = object.metadata.resource_version.as_ref();
+        let version = version.and_then(|version| version.parse().ok()).unwrap_or(u128::MAX);
+        if self.newest.as_ref().is_none_or(|(known, _)| *known <= version) {
+            self.newest = Some((version, object.status.clone().unwrap_or_default()));
+        }
+    }
+
+    /// The status that describes the situation.
+    pub(crate) fn status(&self, situation: &Situation, now: Timestamp) -> NodeImagesStatus {
+        report::status(situation, self.conditions(), now)
+    }
+
+    /// When the status is to be written; `None` when the API server has it.
+    pub(crate) fn due(&self, status: &NodeImagesStatus, now: Timestamp) -> Option<Timestamp> {
+        let last_write = self.last_write.unwrap_or(Timestamp::UNIX_EPOCH);
+        let written = self.newest.as_ref().map(|(_, status)| (last_write, status.clone()));
+        let time = report::write_time(status, written.as_ref(), now)?;
+        // Where the API server has something else although just this was sent, somebody disagrees: no race with them.
+        let was_just_sent = self.sent.as_ref() == Some(status);
+        let again = was_just_sent.then(|| last_write + AGAIN);
+        [Some(time), again, self.not_before].into_iter().flatten().max()
+    }
+
+    /// Takes in that this status is being sent.
+    pub(crate) fn sending(&mut self, status: NodeImagesStatus) {
+        self.sent = Some(status);
+    }
+
+    /// Takes in what came of the write that began at `began`.
+    pub(crate) fn ended(&mut self, began: Timestamp, result: Result<Box<NodeImages>, WriteError>, now: Timestamp) {
+        match result {
+            Ok(object) => {
+                self.last_write = Some(began);
+                self.note(Some(&object));
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "The status could not be written; it will be tried again");
+                self.not_before = Some(now + AGAIN);
+            }
+        }
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.newest.as_ref().map_or(&[], |(_, status)| &status.conditions)
+    }
+}
+
+/// Writes the status of a node, and returns the object as the API server then has it.
+pub(crate) async fn write(
+    api: &Api<NodeImages>,
+    node: &str,
+    status: &NodeImagesStatus,
+) -> Result<Box<NodeImages>, WriteError> {
+    let body = json!({
+        "apiVersion": NodeImages::api_version(&()),
+        "kind": NodeImages::kind(&()),
+        "metadata": {"name": node},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(keys::AGENT_FIELD_MANAGER).force();
+    let patch = Patch::Apply(&body);
+    let write = api.patch_status(node, &parameters, &patch);
+    let object = tokio::time::timeout(WRITE_TIMEOUT, write)
+        .await
+        .map_err(|_| WriteError::Timeout)??;
+    Ok(Box::new(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use coral_api::NodeImagesSpec;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn object(version: &str, generation: i64) -> NodeImages {
+        let mut object = NodeImages::new("node-1", NodeImagesSpec::default());
+        object.metadata.resource_version = Some(version.to_owned());
+        object.status = Some(status(generation));
+        object
+    }
+
+    fn status(generation: i64) -> NodeImagesStatus {
+        NodeImagesStatus {
+            observed_generation: Some(generation),
+            ..NodeImagesStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_newest_version_counts_in_whatever_order_they_come() {
+        let mut ledger = Ledger::default();
+        ledger.note(Some(&object("10", 2)));
+        ledger.ended(NOW, Ok(Box::new(object("9", 1))), NOW);
+        assert_eq!(ledger.due(&status(2), NOW), None);
+        assert!(ledger.due(&status(1), NOW).is_some());
+        ledger.note(None);
+        ledger.note(Some(&object("3", 1)));
+        assert_eq!(ledger.due(&status(1), NOW), None);
+    }
+
+    #[test]
+    fn a_contested_status_is_sent_again_but_not_in_a_race() {
+        let mut ledger = Ledger::default();
+        ledger.note(Some(&object("1", 0)));
+        assert_eq!(ledger.due(&status(1), NOW), Some(NOW));
+        ledger.sending(status(1));
+        ledger.ended(NOW, Ok(Box::new(object("2", 1))), NOW);
+        ledger.note(Some(&object("3", 7)));
+        assert_eq!(ledger.due(&status(1), NOW), Some(NOW + AGAIN));
+        assert_eq!(ledger.due(&status(2), NOW), Some(NOW));
+    }
+
+    #[test]
+    fn a_write_that_failed_is_tried_again_after_a_pause() {
+        let mut ledger = Ledger::default();
+        ledger.note(Some(&object("1", 0)));
+        ledger.ended(NOW, Err(WriteError::Timeout), NOW);
+        assert_eq!(ledger.due(&status(1), NOW), Some(NOW + AGAIN));
+    }
+}
