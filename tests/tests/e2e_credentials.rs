@@ -4,7 +4,10 @@
 mod support;
 
 use coral_api::FailureReason;
-use coral_tests::images;
+use coral_tests::{
+    images::{self, Software},
+    progress::Silent,
+};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
     Api, ResourceExt as _,
@@ -126,6 +129,25 @@ async fn a_wrong_password_is_told_and_a_further_secret_is_tried() {
     scene.ready("admitted").await;
     assert!(scene.holds("node-2", &image));
     assert!(!agent_logs(&scene).await.contains("not-the-password"));
+}
+
+/// Several layers of a size that people have, in the registry that wants a password.
+#[tokio::test(flavor = "multi_thread")]
+async fn private_images_of_real_software_are_prefetched() {
+    let scene = Scene::new("software").await;
+    let registry = scene.cluster.authenticated_registry().unwrap();
+    let published = images::publish(&registry, &[Software::Go, Software::Python], &Silent).unwrap();
+    secret(&scene, "regcred", &scene.cluster.registry_auth().password).await;
+    allow(&scene, "regcred");
+    let references: Vec<&String> = published.iter().map(|image| &image.reference).collect();
+    let spec =
+        json!({"images": references, "nodeSelector": on(&["node-1"]), "imagePullSecrets": [{"name": "regcred"}]});
+    scene.prefetch("web", spec).await;
+    scene.ready("web").await;
+    for image in &published {
+        assert!(image.size_bytes > 10_000_000, "{image:?}");
+        assert!(scene.holds("node-1", &image.reference));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
