@@ -19,7 +19,7 @@ use tokio::task::{self, AbortHandle, JoinSet};
 use tracing::Instrument as _;
 
 use crate::{
-    classify::{Failure, classify},
+    classify::Failure,
     containerd::{Bytes, Containerd, Pins},
     ledger::{Ledger, WriteError, write},
     metrics::Metrics,
@@ -296,7 +296,7 @@ impl Agent {
                 Ok(Look {
                     inventory: runtime.inventory().await?,
                     filesystem: runtime.filesystem().await?,
-                    pins: pins(&runtime, &version).await?,
+                    pins: pins(&runtime, &version).await,
                     runtime: version,
                 })
             }
@@ -410,17 +410,22 @@ impl Agent {
     }
 }
 
-/// What Coral has pinned, where the runtime is one that can pin.
-async fn pins(runtime: &Runtime, version: &RuntimeInfo) -> Result<Option<Pins>, Failure> {
+/// What Coral has pinned; none where the runtime cannot pin, or does not say: pulls do not depend on it.
+async fn pins(runtime: &Runtime, version: &RuntimeInfo) -> Option<Pins> {
     if !is_containerd(version) {
-        return Ok(None);
+        return None;
     }
-    runtime
-        .containerd()
-        .pins()
-        .await
-        .map(Some)
-        .map_err(|status| classify(&status))
+    match tokio::time::timeout(RUNTIME_TIMEOUT, runtime.containerd().pins()).await {
+        Ok(Ok(pins)) => Some(pins),
+        Ok(Err(status)) => {
+            tracing::warn!(cause = status.message(), "The runtime does not tell what is pinned");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("The runtime does not tell in time what is pinned");
+            None
+        }
+    }
 }
 
 fn is_containerd(version: &RuntimeInfo) -> bool {

@@ -144,7 +144,7 @@ fn without_the_resources_coral_is_not_installed() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(outcome.stderr, @r"
             error: the server has no resource type prefetches.image.stvz.io
-            hint: Coral is not installed in this cluster: run `kubectl apply --server-side -k deploy/` in a checkout of Coral's repository
+            hint: Coral is not installed in this cluster: the README of Coral's repository says how, under `Install it`
             ");
         }
     }

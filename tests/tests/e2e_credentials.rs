@@ -60,6 +60,10 @@ async fn agent_logs(scene: &Scene) -> String {
             .await
             .unwrap_or_default();
     }
+    assert!(
+        logs.contains("The pull"),
+        "the agents have logged no pull, so that their logs show nothing: {logs}"
+    );
     logs
 }
 

@@ -57,7 +57,9 @@ fn is_expired(wish: &Wish<'_>, now: Timestamp) -> bool {
         .and_then(|status| status.completion_time.as_ref());
     match (completed, wish.prefetch.spec.ttl_seconds_after_finished) {
         (Some(completed), Some(ttl)) if wish.prefetch.spec.mode == Mode::Once => {
-            completed.0 + SignedDuration::from_secs(ttl.into()) <= now
+            // A time that somebody wrote into the status may be any.
+            let end = completed.0.checked_add(SignedDuration::from_secs(ttl.into()));
+            end.is_ok_and(|end| end <= now)
         }
         _ => false,
     }

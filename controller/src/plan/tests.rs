@@ -404,6 +404,19 @@ fn once_is_done_when_done_and_goes_after_its_time() {
 }
 
 #[test]
+fn no_time_in_a_status_makes_the_plan_panic() {
+    let mut model = Model::with_nodes(&["a"]);
+    model.add(
+        "web",
+        &json!({"images": ["nginx"], "mode": "Once", "ttlSecondsAfterFinished": 60}),
+    );
+    let last = json!({"completionTime": "9999-12-30T22:00:00Z"});
+    model.prefetches[0].status = Some(serde_json::from_value(last).unwrap());
+    model.settle();
+    assert_eq!(model.prefetches.len(), 1);
+}
+
+#[test]
 fn pressure_reaches_the_agent() {
     let mut model = Model::with_nodes(&["a"]);
     model.add("web", &json!({"images": ["nginx"]}));

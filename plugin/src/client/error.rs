@@ -8,7 +8,8 @@ use kube::core::Status;
 use crate::human;
 
 /// What to do where Coral's resources are unknown to the API server.
-const INSTALL_HINT: &str = "Coral is not installed in this cluster: run `kubectl apply --server-side -k deploy/` in a checkout of Coral's repository";
+const INSTALL_HINT: &str =
+    "Coral is not installed in this cluster: the README of Coral's repository says how, under `Install it`";
 
 /// A request that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
