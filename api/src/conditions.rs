@@ -12,6 +12,9 @@ pub const STALLED: &str = "Stalled";
 /// `Accepting` on `NodeImages`: false while the node is under pressure and nothing is pulled.
 pub const ACCEPTING: &str = "Accepting";
 
+/// `Pinning` on `NodeImages`, where a pin is wanted: false where the container runtime has no way for a client to pin an image.
+pub const PINNING: &str = "Pinning";
+
 /// The condition of type `kind`, if it is there.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why an image is not on a node, as a word that programs can match on. The sentence for people stands beside it.
+/// Why an image is not on a node, or still is, as a word that programs can match on. The sentence for people stands beside it.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum FailureReason {
     /// The registry has no such repository, tag or digest.
@@ -30,6 +30,8 @@ pub enum FailureReason {
     PullSecretUnreadable,
     /// The container runtime does not answer.
     RuntimeUnavailable,
+    /// An image that is to be taken away stays, because something still needs it.
+    RemovalRefused,
     /// Anything else; the message has the runtime's own words.
     Unknown,
 }
@@ -50,6 +52,7 @@ impl FailureReason {
             Self::PlatformMismatch => "PlatformMismatch",
             Self::PullSecretUnreadable => "PullSecretUnreadable",
             Self::RuntimeUnavailable => "RuntimeUnavailable",
+            Self::RemovalRefused => "RemovalRefused",
             Self::Unknown => "Unknown",
         }
     }

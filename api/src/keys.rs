@@ -16,6 +16,10 @@ pub const REFRESH_ANNOTATION: &str = "image.stvz.io/refresh";
 /// Label that Coral puts on the runtime's image records that it has pinned, so that it never unpins what others pinned.
 pub const PINNED_IMAGE_LABEL: &str = "image.stvz.io/pinned";
 
+/// Key of the startup taint: a node that registers with `image.stvz.io/not-ready:NoSchedule` loses it when every Prefetch with
+/// `gate: true` that selects the node is there.
+pub const STARTUP_TAINT: &str = "image.stvz.io/not-ready";
+
 /// Namespace of the in-cluster parts.
 pub const SYSTEM_NAMESPACE: &str = "coral-system";
 

@@ -14,7 +14,10 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{FailureReason, prefetch::PullPolicy};
+use crate::{
+    FailureReason,
+    prefetch::{PullPolicy, RemovalPolicy},
+};
 
 /// Longest message of a failure, in characters.
 pub const MAX_MESSAGE_LENGTH: usize = 512;
@@ -87,7 +90,7 @@ pub struct DesiredImage {
     #[schemars(length(min = 1, max = 639))]
     pub image: String,
 
-    /// Prefetches that want it, as `namespace/name`.
+    /// Prefetches that want it, as `namespace/name`; of an image that is to go, those that wanted it last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub requested_by: Vec<String>,
@@ -121,6 +124,11 @@ pub struct DesiredImage {
     /// Attempts after which the image counts as failed.
     #[serde(default = "default_backoff_limit")]
     pub backoff_limit: i32,
+
+    /// What becomes of the image when no Prefetch wants it here any more: `Remove` if every Prefetch that wants it says so. It
+    /// stands here so that the wish outlives the Prefetch, which can go without waiting for nodes.
+    #[serde(default)]
+    pub removal_policy: RemovalPolicy,
 
     /// Whether the image is to be there.
     #[serde(default)]
@@ -174,7 +182,8 @@ pub struct NodeImagesStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_filesystem: Option<FilesystemUsage>,
 
-    /// `Ready` (the agent reaches the runtime) and `Accepting` (it would pull now).
+    /// `Ready` (the agent reaches the runtime), `Accepting` (it would pull now) and, where a pin is wanted, `Pinning` (the runtime
+    /// lets Coral pin images).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -234,7 +243,7 @@ pub struct ImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullProgress>,
 
-    /// Why it is not there.
+    /// Why it is not there, or why it still is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<ImageFailure>,
 
@@ -276,7 +285,7 @@ pub struct PullProgress {
     pub total_bytes: Option<i64>,
 }
 
-/// Why an image is not on a node.
+/// Why an image is not on a node, or still is.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageFailure {

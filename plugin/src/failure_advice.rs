@@ -38,6 +38,9 @@ pub(crate) fn advice(reason: FailureReason, image: &str) -> String {
         FailureReason::RuntimeUnavailable => {
             "the container runtime of the node does not answer: look at its service and at Coral's agent there".to_owned()
         }
+        FailureReason::RemovalRefused => {
+            "the image stays until nothing needs it; Coral tries again by itself".to_owned()
+        }
         FailureReason::Unknown => "the message has the container runtime's own words".to_owned(),
     }
 }

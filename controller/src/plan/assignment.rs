@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coral_api::{
     NodeImagesSpec, conditions,
     node_images::{DesiredImage, DesiredState, SecretReference},
-    prefetch::PullPolicy,
+    prefetch::{PullPolicy, RemovalPolicy},
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -80,6 +80,7 @@ fn want(wish: &Wish<'_>, node: &NodeView<'_>, desired: &mut BTreeMap<String, Des
             priority: spec.priority,
             timeout: spec.timeout,
             backoff_limit: spec.backoff_limit,
+            removal_policy: RemovalPolicy::Retain,
             state: DesiredState::Held,
         });
         // Prefetches come in the order of their keys, so this stays sorted. The schema bounds the list.

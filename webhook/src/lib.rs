@@ -1,0 +1,1 @@
+//! The admission webhook: annotated workloads run only where their images are.
