@@ -1,5 +1,7 @@
 //! The loop: takes in what happens, does what [`plan`] decides and writes what [`report`](crate::report) says.
 
+mod tasks;
+
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
@@ -7,7 +9,7 @@ use std::{
 
 use coral_api::{
     ImageReference, NodeImages,
-    node_images::{FilesystemUsage, RuntimeInfo, SecretReference},
+    node_images::{FilesystemUsage, RuntimeInfo},
 };
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -16,27 +18,25 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use tokio::task::{self, AbortHandle, JoinSet};
-use tracing::Instrument as _;
 
 use crate::{
     classify::Failure,
-    containerd::{Bytes, Containerd, Pins},
+    containerd::{Bytes, Pins},
+    filesystem::{SpaceProbe, probe},
     ledger::{Ledger, WriteError, write},
     metrics::Metrics,
     plan::{Action, next_wake, plan},
     pull::Puller,
-    runtime::{HeldImage, Inventory, Runtime},
-    situation::Situation,
+    report,
+    runtime::{HeldImage, ImageFilesystem, Inventory, Runtime},
+    situation::{Pulls, Situation},
+    space::{Need, Reserve},
 };
 
 /// How often the agent looks at what the runtime holds.
 const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 /// How often it looks while the runtime does not answer.
 const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(2);
-/// How often the agent asks how far running pulls are.
-const PROGRESS_INTERVAL: SignedDuration = SignedDuration::from_secs(2);
-/// How long the runtime may take to tell of progress, or to change a protection.
-const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stop waits for the last status write.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -47,6 +47,7 @@ pub struct Agent {
     puller: Puller,
     node: String,
     max_parallel_pulls: usize,
+    probe: SpaceProbe,
 
     metrics: Metrics,
     situation: Situation,
@@ -54,12 +55,15 @@ pub struct Agent {
     is_asked: bool,
     /// Every task that the agent started. A pull that is not wanted any more is aborted.
     tasks: JoinSet<Done>,
+    /// The pulls, and the questions for the size that come before them.
     pulling: HashMap<String, AbortHandle>,
     under_way: BTreeSet<Chore>,
     next_look: Timestamp,
     next_progress: Timestamp,
     /// When a change of a protection ended whose outcome no look has shown yet.
     pinned: Option<Timestamp>,
+    /// A folder of the node on the file system of the images.
+    image_folder: Option<String>,
     ledger: Ledger,
 }
 
@@ -69,6 +73,7 @@ enum Chore {
     Look,
     Progress,
     Pin,
+    Remove,
     Write,
 }
 
@@ -78,12 +83,20 @@ enum Done {
         image: String,
         result: Result<Option<HeldImage>, Failure>,
     },
+    Measured {
+        image: String,
+        need: Need,
+    },
     Look {
         began: Timestamp,
         result: Result<Look, Failure>,
     },
     Progress(Result<Vec<(ImageReference, Bytes)>, tonic::Status>),
     Pins(Result<(), tonic::Status>),
+    Removal {
+        image: String,
+        result: Result<(), Failure>,
+    },
     Write {
         began: Timestamp,
         /// The object as the API server has it after the write.
@@ -94,7 +107,7 @@ enum Done {
 struct Look {
     runtime: RuntimeInfo,
     inventory: Inventory,
-    filesystem: Option<FilesystemUsage>,
+    filesystem: Option<ImageFilesystem>,
     /// What Coral has pinned; none where the runtime cannot.
     pins: Option<Pins>,
 }
@@ -111,6 +124,7 @@ impl Agent {
             situation: Situation::new(node.clone()),
             node,
             max_parallel_pulls,
+            probe: probe(),
             is_asked: false,
             tasks: JoinSet::new(),
             pulling: HashMap::new(),
@@ -118,8 +132,23 @@ impl Agent {
             next_look: Timestamp::UNIX_EPOCH,
             next_progress: Timestamp::UNIX_EPOCH,
             pinned: None,
+            image_folder: None,
             ledger: Ledger::default(),
         }
+    }
+
+    /// The same agent, which keeps this much of the image filesystem free.
+    #[must_use]
+    pub const fn with_reserve(mut self, reserve: Reserve) -> Self {
+        self.situation.reserve = reserve;
+        self
+    }
+
+    /// The same agent, which finds out in this way how much room there is.
+    #[must_use]
+    pub fn with_space_probe(mut self, probe: SpaceProbe) -> Self {
+        self.probe = probe;
+        self
     }
 
     /// What the agent counts.
@@ -161,6 +190,15 @@ impl Agent {
         }
         self.ask_progress(now);
         let running: Vec<String> = self.pulling.keys().cloned().collect();
+        if self
+            .situation
+            .wanted
+            .iter()
+            .any(|wanted| self.situation.lacks(wanted, now))
+        {
+            self.look_at_space();
+        }
+        self.situation.note_shortages(&running, now);
         for action in plan(&self.situation, &running, self.max_parallel_pulls, now) {
             match action {
                 Action::Pull {
@@ -172,13 +210,20 @@ impl Agent {
                     self.situation.pull_began(&image, now);
                     self.pull(image, reference, secrets, timeout);
                 }
+                Action::Measure {
+                    image,
+                    reference,
+                    secrets,
+                } => self.measure(image, reference, secrets),
                 Action::Pin { identity } => self.pin(|containerd| async move { containerd.pin(&identity).await }),
                 Action::Unpin { names } => self.pin(|containerd| async move { containerd.unpin(&names).await }),
+                Action::Remove { image, identity } => self.remove(image, identity),
                 Action::Cancel { image } => {
                     if let Some(pull) = self.pulling.remove(&image) {
                         tracing::info!(%image, "The pull ends, for nobody wants the image any more");
                         pull.abort();
-                        self.situation.pull_ended(&image);
+                        self.situation.pull_cancelled(&image, now);
+                        self.next_look = now;
                     }
                 }
             }
@@ -221,7 +266,12 @@ impl Agent {
     fn take_done(&mut self, done: Result<(task::Id, Done), task::JoinError>, now: Timestamp) {
         match done {
             // A pull that ended just before it was cancelled; another one of the same image may be under way by now.
-            Ok((id, Done::Pull { image, .. })) if self.pulling.get(&image).is_none_or(|pull| pull.id() != id) => {}
+            Ok((id, Done::Pull { image, .. } | Done::Measured { image, .. }))
+                if self.pulling.get(&image).is_none_or(|pull| pull.id() != id) => {}
+            Ok((_, Done::Measured { image, need })) => {
+                self.pulling.remove(&image);
+                self.situation.measured(&image, need);
+            }
             Ok((_, Done::Pull { image, result })) => {
                 self.pulling.remove(&image);
                 if matches!(result, Ok(None)) {
@@ -243,9 +293,9 @@ impl Agent {
                     Ok(look) => {
                         self.next_look = now + LOOK_INTERVAL;
                         self.situation.runtime = Some(look.runtime);
-                        self.situation.filesystem = look.filesystem;
                         self.situation.pins = look.pins;
                         self.situation.looked(began, look.inventory);
+                        self.take_filesystem(look.filesystem);
                         if self.pinned.take_if(|pinned| *pinned <= began).is_some() {
                             self.under_way.remove(&Chore::Pin);
                         }
@@ -276,6 +326,18 @@ impl Agent {
                     );
                 }
             }
+            Ok((_, Done::Removal { image, result })) => {
+                self.under_way.remove(&Chore::Remove);
+                self.metrics.removal_ended(&result);
+                match result {
+                    Ok(()) => {
+                        self.situation.removed(&image, now);
+                        // Other names may have gone with it.
+                        self.next_look = now;
+                    }
+                    Err(failure) => self.situation.removal_failed(&image, failure, now),
+                }
+            }
             Ok((_, Done::Write { began, result })) => {
                 self.under_way.remove(&Chore::Write);
                 self.metrics.status_written(result.is_ok());
@@ -287,85 +349,30 @@ impl Agent {
         }
     }
 
-    fn look(&mut self, began: Timestamp) {
-        self.under_way.insert(Chore::Look);
-        let runtime = self.runtime.clone();
-        self.tasks.spawn(async move {
-            let result = async {
-                let version = runtime.version().await?;
-                Ok(Look {
-                    inventory: runtime.inventory().await?,
-                    filesystem: runtime.filesystem().await?,
-                    pins: pins(&runtime, &version).await,
-                    runtime: version,
-                })
-            }
-            .await;
-            Done::Look { began, result }
+    fn take_filesystem(&mut self, filesystem: Option<ImageFilesystem>) {
+        self.situation.filesystem = filesystem.as_ref().map(|filesystem| FilesystemUsage {
+            used_bytes: filesystem.used_bytes,
+            free_bytes: None,
+            capacity_bytes: None,
         });
-    }
-
-    /// Asks how far the running pulls are, when it is time and the runtime tells.
-    fn ask_progress(&mut self, now: Timestamp) {
-        let tells = self.situation.runtime.as_ref().is_some_and(is_containerd);
-        if self.pulling.is_empty() || self.under_way.contains(&Chore::Progress) || self.next_progress > now || !tells {
-            return;
+        let folder = filesystem.map(|filesystem| filesystem.folder);
+        let is_new = self.image_folder != folder;
+        self.image_folder = folder;
+        let is_visible = self.look_at_space();
+        if is_new && !is_visible {
+            tracing::info!(
+                folder = self.image_folder,
+                "The agent does not see how much room there is for images, and pulls without asking"
+            );
         }
-        self.under_way.insert(Chore::Progress);
-        self.next_progress = now + PROGRESS_INTERVAL;
-        let is_running = |image: &String| self.pulling.contains_key(image);
-        let images: Vec<ImageReference> = self
-            .situation
-            .wanted
-            .iter()
-            .filter(|wanted| is_running(&wanted.entry.image))
-            .filter_map(|wanted| wanted.reference.clone().ok())
-            .collect();
-        let containerd = self.runtime.containerd();
-        self.tasks.spawn(async move {
-            let answer = tokio::time::timeout(RUNTIME_TIMEOUT, containerd.progress(&images)).await;
-            Done::Progress(answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))))
-        });
     }
 
-    /// Changes the protection of an image, one after the other.
-    fn pin<F>(&mut self, change: impl FnOnce(Containerd) -> F)
-    where
-        F: Future<Output = Result<(), tonic::Status>> + Send + 'static,
-    {
-        if self.under_way.contains(&Chore::Pin) {
-            return;
-        }
-        self.under_way.insert(Chore::Pin);
-        let change = change(self.runtime.containerd());
-        self.tasks.spawn(async move {
-            let answer = tokio::time::timeout(RUNTIME_TIMEOUT, change).await;
-            Done::Pins(answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))))
-        });
-    }
-
-    fn pull(&mut self, image: String, reference: ImageReference, secrets: Vec<SecretReference>, timeout: Duration) {
-        let puller = self.puller.clone();
-        let span = tracing::info_span!("pull", image = %reference);
-        let name = image.clone();
-        let task = async move {
-            tracing::info!("The pull begins");
-            let result = tokio::time::timeout(timeout, puller.pull(&reference, &secrets))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Failure {
-                        reason: coral_api::FailureReason::Timeout,
-                        message: format!("the pull took longer than {}", kube::core::Duration::from(timeout)),
-                    })
-                });
-            match &result {
-                Ok(None) => tracing::warn!("The image is gone again"),
-                Ok(Some(held)) => tracing::info!(digest = held.digest, bytes = held.size_bytes, "The image is there"),
-                Err(failure) => tracing::warn!(reason = %failure.reason, cause = failure.message, "The pull failed"),
-            }
-            Done::Pull { image, result }
-        };
-        self.pulling.insert(name, self.tasks.spawn(task.instrument(span)));
+    /// Finds out how much room there is for images; says whether the agent sees it.
+    fn look_at_space(&mut self) -> bool {
+        let space = self.image_folder.as_ref().and_then(|folder| (self.probe)(folder));
+        self.situation.has_space(space);
+        self.metrics.image_filesystem_has(space);
+        space.is_some()
     }
 
     /// Starts a status write when one is due; otherwise returns when one will be.
@@ -377,7 +384,10 @@ impl Agent {
         }
         let status = self.ledger.status(&self.situation, now);
         self.metrics.node_is(&status, self.situation.paused.is_some());
-        let time = self.ledger.due(&status, now)?;
+        let waits = |pulls: &&Pulls| pulls.shortage.is_some();
+        self.metrics
+            .pulls_wait_for_space(self.situation.pulls.values().filter(waits).count());
+        let time = self.ledger.due(&status, report::removes(&self.situation), now)?;
         if time > now {
             return Some(time);
         }
@@ -396,34 +406,16 @@ impl Agent {
         for (image, pull) in self.pulling.drain() {
             tracing::info!(%image, "The pull ends, for the agent ends");
             pull.abort();
-            self.situation.pull_ended(&image);
+            self.situation.pull_cancelled(&image, Timestamp::now());
         }
         let has_looked = self.situation.inventory.is_some();
         let now = Timestamp::now();
         let status = self.ledger.status(&self.situation, now);
-        if has_looked && self.is_asked && self.ledger.due(&status, now).is_some() {
+        if has_looked && self.is_asked && self.ledger.due(&status, false, now).is_some() {
             let write = write(&self.api, &self.node, &status);
             if !matches!(tokio::time::timeout(LAST_WRITE_TIMEOUT, write).await, Ok(Ok(_))) {
                 tracing::warn!("The last status could not be written");
             }
-        }
-    }
-}
-
-/// What Coral has pinned; none where the runtime cannot pin, or does not say: pulls do not depend on it.
-async fn pins(runtime: &Runtime, version: &RuntimeInfo) -> Option<Pins> {
-    if !is_containerd(version) {
-        return None;
-    }
-    match tokio::time::timeout(RUNTIME_TIMEOUT, runtime.containerd().pins()).await {
-        Ok(Ok(pins)) => Some(pins),
-        Ok(Err(status)) => {
-            tracing::warn!(cause = status.message(), "The runtime does not tell what is pinned");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("The runtime does not tell in time what is pinned");
-            None
         }
     }
 }

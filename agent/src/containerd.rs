@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use coral_api::{ImageReference, keys};
 use coral_proto::containerd::{
     content_v1::{Info, ListContentRequest, ListStatusesRequest, ReadContentRequest, content_client::ContentClient},
-    images_v1::{FieldMask, Image, ListImagesRequest, UpdateImageRequest, images_client::ImagesClient},
+    images_v1::{
+        DeleteImageRequest, FieldMask, Image, ListImagesRequest, UpdateImageRequest, images_client::ImagesClient,
+    },
 };
 use serde::Deserialize;
-use tonic::{Request, Status, Streaming, transport::Channel};
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
 /// The namespace in which containerd's CRI plugin keeps its images.
 const NAMESPACE: &str = "k8s.io";
@@ -101,11 +103,11 @@ impl Containerd {
     /// Protects an image, under all of its names, from the kubelet's garbage collector. Names that somebody else protects stay as they
     /// are.
     pub async fn pin(&self, image: &str) -> Result<(), Status> {
-        let records = self.records(format!("name=={image}")).await?;
+        let records = self.records([format!("name=={image}")]).await?;
         let Some(target) = records.into_iter().find_map(|record| record.target) else {
             return Err(Status::not_found("the image is gone"));
         };
-        for record in self.records(format!("target.digest=={}", target.digest)).await? {
+        for record in self.records([format!("target.digest=={}", target.digest)]).await? {
             if !record.labels.contains_key(PINNED_LABEL) {
                 self.label(record, PINNED_VALUE, "true").await?;
             }
@@ -116,7 +118,7 @@ impl Containerd {
     /// Takes the protection of these names away. They must be names that Coral has pinned.
     pub async fn unpin(&self, names: &[String]) -> Result<(), Status> {
         for name in names {
-            for record in self.records(format!("name=={name}")).await? {
+            for record in self.records([format!("name=={name}")]).await? {
                 self.label(record, "", "").await?;
             }
         }
@@ -126,16 +128,52 @@ impl Containerd {
     /// What Coral has pinned, also before this process began.
     pub async fn pins(&self) -> Result<Pins, Status> {
         let mut pins = Pins::new();
-        for record in self.records(format!("labels.{:?}", keys::PINNED_IMAGE_LABEL)).await? {
+        for record in self.records([format!("labels.{:?}", keys::PINNED_IMAGE_LABEL)]).await? {
             let digest = record.target.map(|target| target.digest).unwrap_or_default();
             pins.entry(digest).or_default().push(record.name);
         }
         Ok(pins)
     }
 
-    async fn records(&self, filter: String) -> Result<Vec<Image>, Status> {
+    /// Whether one of these names is pinned, and not by Coral.
+    pub async fn is_pinned_by_others(&self, names: &[String]) -> Result<bool, Status> {
+        let records = self.records(names.iter().map(|name| format!("name=={name}"))).await?;
+        let is_foreign = |record: &Image| {
+            record
+                .labels
+                .get(PINNED_LABEL)
+                .is_some_and(|value| value == PINNED_VALUE)
+                && !record.labels.contains_key(keys::PINNED_IMAGE_LABEL)
+        };
+        Ok(records.iter().any(is_foreign))
+    }
+
+    /// Takes these names away, and no others. What the names led to stays if another name leads there.
+    pub async fn remove_names(&self, names: &[String]) -> Result<(), Status> {
+        for record in self.records(names.iter().map(|name| format!("name=={name}"))).await? {
+            let mut images = self.images.clone();
+            let request = DeleteImageRequest {
+                name: record.name,
+                sync: false,
+                target: record.target,
+            };
+            match images.delete(in_namespace(request)).await {
+                Err(status) if status.code() != Code::NotFound => return Err(status),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The records that one of these filters admits.
+    async fn records(&self, filters: impl IntoIterator<Item = String>) -> Result<Vec<Image>, Status> {
+        let filters: Vec<String> = filters.into_iter().collect();
+        // No filter would admit everything.
+        if filters.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut images = self.images.clone();
-        let request = ListImagesRequest { filters: vec![filter] };
+        let request = ListImagesRequest { filters };
         Ok(images.list(in_namespace(request)).await?.into_inner().images)
     }
 

@@ -61,11 +61,11 @@ impl Ledger {
         report::status(situation, self.conditions(), now)
     }
 
-    /// When the status is to be written; `None` when the API server has it.
-    pub(crate) fn due(&self, status: &NodeImagesStatus, now: Timestamp) -> Option<Timestamp> {
+    /// When the status is to be written; `None` when the API server has it. `removes` says whether an image is about to go.
+    pub(crate) fn due(&self, status: &NodeImagesStatus, removes: bool, now: Timestamp) -> Option<Timestamp> {
         let last_write = self.last_write.unwrap_or(Timestamp::UNIX_EPOCH);
         let written = self.newest.as_ref().map(|(_, status)| (last_write, status.clone()));
-        let time = report::write_time(status, written.as_ref(), now)?;
+        let time = report::write_time(status, removes, written.as_ref(), now)?;
         // Where the API server has something else although just this was sent, somebody disagrees: no race with them.
         let was_just_sent = self.sent.as_ref() == Some(status);
         let again = was_just_sent.then(|| last_write + AGAIN);
@@ -144,23 +144,23 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.note(Some(&object("10", 2)));
         ledger.ended(NOW, Ok(Box::new(object("9", 1))), NOW);
-        assert_eq!(ledger.due(&status(2), NOW), None);
-        assert!(ledger.due(&status(1), NOW).is_some());
+        assert_eq!(ledger.due(&status(2), false, NOW), None);
+        assert!(ledger.due(&status(1), false, NOW).is_some());
         ledger.note(None);
         ledger.note(Some(&object("3", 1)));
-        assert_eq!(ledger.due(&status(1), NOW), None);
+        assert_eq!(ledger.due(&status(1), false, NOW), None);
     }
 
     #[test]
     fn a_contested_status_is_sent_again_but_not_in_a_race() {
         let mut ledger = Ledger::default();
         ledger.note(Some(&object("1", 0)));
-        assert_eq!(ledger.due(&status(1), NOW), Some(NOW));
+        assert_eq!(ledger.due(&status(1), false, NOW), Some(NOW));
         ledger.sending(status(1));
         ledger.ended(NOW, Ok(Box::new(object("2", 1))), NOW);
         ledger.note(Some(&object("3", 7)));
-        assert_eq!(ledger.due(&status(1), NOW), Some(NOW + AGAIN));
-        assert_eq!(ledger.due(&status(2), NOW), Some(NOW));
+        assert_eq!(ledger.due(&status(1), false, NOW), Some(NOW + AGAIN));
+        assert_eq!(ledger.due(&status(2), false, NOW), Some(NOW));
     }
 
     #[test]
@@ -168,6 +168,6 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.note(Some(&object("1", 0)));
         ledger.ended(NOW, Err(WriteError::Timeout), NOW);
-        assert_eq!(ledger.due(&status(1), NOW), Some(NOW + AGAIN));
+        assert_eq!(ledger.due(&status(1), false, NOW), Some(NOW + AGAIN));
     }
 }

@@ -12,16 +12,20 @@ mod agent;
 mod args;
 pub mod classify;
 pub mod containerd;
-pub mod credentials;
+pub mod discovery;
+pub mod filesystem;
 mod ledger;
 pub mod metrics;
 pub mod plan;
 mod pull;
+pub mod removal;
 pub mod report;
 pub mod runtime;
 pub mod situation;
+pub mod space;
 
 use anyhow::Context as _;
+use runtime::Runtime;
 
 pub use agent::Agent;
 pub use args::Args;
@@ -31,7 +35,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let Args {
         node_name,
         runtime_endpoint,
+        host_run_dir,
         max_parallel_pulls,
+        image_filesystem_reserve,
         http,
         client,
         log: _,
@@ -41,9 +47,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("failed to keep the memory of the process out of core dumps")?;
     let shutdown = coral_runtime::shutdown()?;
     let client = coral_runtime::client(&client).await?;
-    let runtime = runtime::Runtime::new(&runtime_endpoint)?;
-    tracing::info!(node = node_name, endpoint = runtime_endpoint, "The agent starts");
-    let agent = Agent::new(client, runtime, node_name, max_parallel_pulls.get());
+    let runtime = match &runtime_endpoint {
+        Some(endpoint) => Runtime::new(endpoint)?,
+        None => Runtime::discover(&host_run_dir),
+    };
+    tracing::info!(
+        node = node_name,
+        endpoint = runtime_endpoint,
+        host_run_dir = %host_run_dir.display(),
+        "The agent starts"
+    );
+    let agent = Agent::new(client, runtime, node_name, max_parallel_pulls.get()).with_reserve(image_filesystem_reserve);
     let metrics = agent.metrics();
     let registry = metrics.registry();
     coral_runtime::serve(&http, registry, move || metrics.is_ready()).await?;

@@ -21,7 +21,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{classify::Failure, runtime::HeldImage};
+use crate::{classify::Failure, filesystem::Space, runtime::HeldImage};
 
 /// The metrics of one agent. Clones count together.
 #[derive(Clone, Debug)]
@@ -32,7 +32,11 @@ pub struct Metrics {
     images: Family<StateLabels, Gauge>,
     is_paused: Gauge,
     is_runtime_up: Gauge,
-    status_writes: Family<WriteLabels, Counter>,
+    waiting_for_space: Gauge,
+    is_image_filesystem_visible: Gauge,
+    image_filesystem_free: Gauge,
+    removals: Family<ResultLabels, Counter>,
+    status_writes: Family<ResultLabels, Counter>,
     last_watch_event: Gauge<f64, AtomicU64>,
     is_ready: Arc<AtomicBool>,
 }
@@ -49,7 +53,7 @@ struct StateLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct WriteLabels {
+struct ResultLabels {
     result: &'static str,
 }
 
@@ -73,6 +77,10 @@ impl Default for Metrics {
             images: Family::default(),
             is_paused: Gauge::default(),
             is_runtime_up: Gauge::default(),
+            waiting_for_space: Gauge::default(),
+            is_image_filesystem_visible: Gauge::default(),
+            image_filesystem_free: Gauge::default(),
+            removals: Family::default(),
             status_writes: Family::default(),
             last_watch_event: Gauge::default(),
             is_ready: Arc::default(),
@@ -114,6 +122,27 @@ impl Metrics {
             self.is_runtime_up.clone(),
         );
         registry.register(
+            "pulls_waiting_for_space",
+            "Images that are not pulled because the image filesystem has no room for them",
+            self.waiting_for_space.clone(),
+        );
+        registry.register(
+            "image_filesystem_visible",
+            "1 while the agent sees how much room there is for images",
+            self.is_image_filesystem_visible.clone(),
+        );
+        registry.register_with_unit(
+            "image_filesystem_free",
+            "Free bytes of the image filesystem; 0 where the agent does not see it",
+            Unit::Bytes,
+            self.image_filesystem_free.clone(),
+        );
+        registry.register(
+            "removals",
+            "Attempts to take an image away, by result",
+            self.removals.clone(),
+        );
+        registry.register(
             "status_writes",
             "Writes of the node's status, by result",
             self.status_writes.clone(),
@@ -152,6 +181,24 @@ impl Metrics {
         self.pulls.get_or_create(&labels).inc();
     }
 
+    pub(crate) fn pulls_wait_for_space(&self, number: usize) {
+        self.waiting_for_space.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn image_filesystem_has(&self, space: Option<Space>) {
+        self.is_image_filesystem_visible.set(space.is_some().into());
+        self.image_filesystem_free.set(space.map_or(0, |space| space.free));
+    }
+
+    pub(crate) fn removal_ended(&self, result: &Result<(), Failure>) {
+        let result = match result {
+            Ok(()) => "success",
+            Err(failure) if failure.reason == FailureReason::RemovalRefused => "refused",
+            Err(_) => "failure",
+        };
+        self.removals.get_or_create(&ResultLabels { result }).inc();
+    }
+
     pub(crate) fn watch_spoke(&self, now: Timestamp) {
         self.last_watch_event
             .set(now.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64());
@@ -160,7 +207,7 @@ impl Metrics {
 
     pub(crate) fn status_written(&self, is_written: bool) {
         let result = if is_written { "success" } else { "failure" };
-        self.status_writes.get_or_create(&WriteLabels { result }).inc();
+        self.status_writes.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub(crate) fn runtime_answered(&self, answered: bool) {
@@ -195,6 +242,9 @@ mod tests {
         metrics.node_is(&NodeImagesStatus::default(), true);
         metrics.runtime_answered(true);
         metrics.status_written(true);
+        metrics.removal_ended(&Ok(()));
+        metrics.pulls_wait_for_space(2);
+        metrics.image_filesystem_has(Some(Space { free: 7, capacity: 9 }));
         metrics.watch_spoke(Timestamp::UNIX_EPOCH);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -206,6 +256,10 @@ mod tests {
             r#"coral_agent_images{state="Present"} 0"#,
             "coral_agent_paused 1",
             "coral_agent_runtime_up 1",
+            "coral_agent_pulls_waiting_for_space 2",
+            "coral_agent_image_filesystem_visible 1",
+            "coral_agent_image_filesystem_free_bytes 7",
+            r#"coral_agent_removals_total{result="success"} 1"#,
             r#"coral_agent_status_writes_total{result="success"} 1"#,
             "coral_agent_last_watch_event_timestamp_seconds 0.0",
         ] {

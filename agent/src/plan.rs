@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use coral_api::{
-    FailureReason, ImageReference,
-    node_images::{DesiredState, SecretReference},
-};
+use coral_api::{FailureReason, ImageReference, node_images::SecretReference};
 use jiff::Timestamp;
 
-use crate::situation::{Situation, Wanted};
+use crate::{
+    situation::{Situation, Wanted},
+    space::{Admission, admit, room},
+};
 
 /// Something that the agent is to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,6 +24,15 @@ pub enum Action {
         /// How long the pull may take.
         timeout: Duration,
     },
+    /// Ask the registry for the size of an image, for there may be too little room.
+    Measure {
+        /// The image as the object names it.
+        image: String,
+        /// The image, read.
+        reference: ImageReference,
+        /// Secrets with credentials, in the order in which to try them.
+        secrets: Vec<SecretReference>,
+    },
     /// Protect an image from the kubelet's garbage collector.
     Pin {
         /// The image as the runtime names it.
@@ -34,6 +43,13 @@ pub enum Action {
         /// All names of the image.
         names: Vec<String>,
     },
+    /// Take an image away that is to go.
+    Remove {
+        /// The image as the object names it.
+        image: String,
+        /// The image as the runtime names it.
+        identity: String,
+    },
     /// End a pull that nobody wants any more.
     Cancel {
         /// The image as the object named it.
@@ -41,14 +57,14 @@ pub enum Action {
     },
 }
 
-/// What to do now, in this order. `running` are the images whose pulls are under way.
+/// What to do now, in this order. `running` are the images whose pulls, or questions for their size, are under way.
 #[must_use]
 pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize, now: Timestamp) -> Vec<Action> {
     let is_unwanted = |image: &String| {
         !situation
             .wanted
             .iter()
-            .any(|wanted| wanted.entry.image == *image && wanted.entry.state != DesiredState::Absent)
+            .any(|wanted| wanted.entry.image == *image && !wanted.goes())
     };
     let mut actions: Vec<Action> = running
         .iter()
@@ -58,7 +74,9 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
     let cancelled = actions.len();
 
     if situation.runtime_failure.is_none() {
-        actions.extend(pins(situation));
+        let pins = pins(situation);
+        actions.extend(removals(situation, running, &pins, now));
+        actions.extend(pins);
     }
 
     // Without an inventory nobody knows what is missing, and a runtime that does not answer pulls nothing.
@@ -77,6 +95,7 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
     ready.sort_by_key(|(wanted, _)| std::cmp::Reverse(wanted.entry.priority));
     let mut begun: Vec<&ImageReference> = Vec::new();
     let under_way = references_of(situation, running);
+    let mut room = room(situation, running);
     for (wanted, reference) in ready {
         if begun.len() == free {
             break;
@@ -95,13 +114,28 @@ pub fn plan(situation: &Situation, running: &[String], max_parallel_pulls: usize
         if limits_rate(situation, reference.registry()) && is_busy() {
             continue;
         }
+        let image = wanted.entry.image.clone();
+        let secrets = wanted.entry.pull_secrets.clone();
+        let action = match admit(situation, wanted, room) {
+            // A smaller image may fit.
+            Admission::Wait => continue,
+            Admission::Ask => Action::Measure {
+                image,
+                reference: reference.clone(),
+                secrets,
+            },
+            Admission::Go(needed) => {
+                room = room.map(|room| room - needed);
+                Action::Pull {
+                    image,
+                    reference: reference.clone(),
+                    secrets,
+                    timeout: wanted.entry.timeout.into(),
+                }
+            }
+        };
         begun.push(reference);
-        actions.push(Action::Pull {
-            image: wanted.entry.image.clone(),
-            reference: reference.clone(),
-            secrets: wanted.entry.pull_secrets.clone(),
-            timeout: wanted.entry.timeout.into(),
-        });
+        actions.push(action);
     }
     actions
 }
@@ -125,6 +159,31 @@ fn limits_rate(situation: &Situation, registry: &str) -> bool {
     })
 }
 
+/// Which images are to be taken away. That frees space, so that it is done on a node that is to pull nothing, too.
+fn removals(situation: &Situation, running: &[String], pins: &[Action], now: Timestamp) -> Vec<Action> {
+    let under_way = references_of(situation, running);
+    // First the protection that Coral gave, then the image.
+    let is_to_be_unpinned = |identity: &String| {
+        pins.iter()
+            .any(|pin| matches!(pin, Action::Unpin { names } if names.contains(identity)))
+    };
+    situation
+        .wanted
+        .iter()
+        .filter(|wanted| situation.lingers(wanted))
+        .filter(|wanted| next_attempt(situation, wanted).is_none_or(|time| time <= now))
+        .filter(|wanted| {
+            wanted
+                .reference
+                .as_ref()
+                .is_ok_and(|reference| !under_way.contains(&reference))
+        })
+        .filter_map(|wanted| Some((wanted.entry.image.clone(), wanted.identity()?)))
+        .filter(|(_, identity)| !is_to_be_unpinned(identity))
+        .map(|(image, identity)| Action::Remove { image, identity })
+        .collect()
+}
+
 /// Which protections are missing, and which are one too many.
 fn pins(situation: &Situation) -> Vec<Action> {
     let Some(pins) = &situation.pins else {
@@ -134,11 +193,14 @@ fn pins(situation: &Situation) -> Vec<Action> {
         situation
             .wanted
             .iter()
-            .filter(|wanted| wanted.entry.pin && wanted.entry.state != DesiredState::Absent)
+            .filter(|wanted| wanted.entry.pin && !wanted.goes())
     };
+    // What Coral has pinned and the runtime does not call pinned, it cannot protect: to pin it again would change nothing.
+    let is_pinned_by_coral = |identity: &String| pins.values().any(|names| names.contains(identity));
     let missing = to_pin()
         .filter(|wanted| situation.held(wanted).is_some_and(|held| !held.pinned))
         .filter_map(Wanted::identity)
+        .filter(|identity| !is_pinned_by_coral(identity))
         .map(|identity| Action::Pin { identity });
     let surplus = pins
         .values()
@@ -157,7 +219,7 @@ pub fn next_wake(situation: &Situation, now: Timestamp) -> Option<Timestamp> {
     let attempts = situation
         .wanted
         .iter()
-        .filter(|wanted| situation.lacks(wanted, now))
+        .filter(|wanted| situation.lacks(wanted, now) || situation.lingers(wanted))
         .filter_map(|wanted| next_attempt(situation, wanted));
     let refreshes = situation
         .wanted

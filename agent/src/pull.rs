@@ -1,22 +1,25 @@
 //! One attempt at one image, with the credentials that the Prefetches name.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use coral_api::{
     FailureReason, ImageReference,
     node_images::{MAX_MESSAGE_LENGTH, SecretReference},
 };
+use coral_registry::{Credential, Keyring, Platform};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
 use crate::{
     classify::Failure,
-    credentials::{Credential, Keyring},
     runtime::{HeldImage, Runtime},
 };
 
 /// Longest time for the reading of one Secret: an API server that is away must not use up the time of the pull.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time for the question how large an image is: the pull waits for the answer, and does without if there is none.
+const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pulls images. Cheap to clone: every pull has its own.
 #[derive(Clone)]
@@ -66,6 +69,34 @@ impl Puller {
         Err(verdict(failures, &unusable, credentials.len()))
     }
 
+    /// Bytes of the image's blobs as the registry has them, for the platform of this node. `None` where the registry does not tell this
+    /// process, whatever it may tell the runtime, which has mirrors and authorities of its own.
+    pub(crate) async fn compressed_size(&self, image: &ImageReference, secrets: &[SecretReference]) -> Option<u64> {
+        let registry = registry()?;
+        let question = async {
+            let (keyrings, _) = self.read(secrets).await;
+            let repository = image.name();
+            let credentials: Vec<&Credential> = keyrings
+                .iter()
+                .flat_map(|keyring| keyring.lookup(&repository))
+                .collect();
+            registry
+                .image_size(image, &credentials, &Platform::of_this_machine())
+                .await
+        };
+        match tokio::time::timeout(SIZE_TIMEOUT, question).await {
+            Ok(Ok(size)) => Some(size.compressed_bytes()),
+            Ok(Err(error)) => {
+                tracing::info!(cause = %error, "The registry does not tell the size of the image");
+                None
+            }
+            Err(_) => {
+                tracing::info!("The registry does not tell the size of the image in time");
+                None
+            }
+        }
+    }
+
     async fn read(&self, secrets: &[SecretReference]) -> (Vec<Keyring>, Vec<Unusable>) {
         let mut keyrings = Vec::new();
         let mut unusable = Vec::new();
@@ -100,6 +131,17 @@ impl Puller {
         }
         (keyrings, unusable)
     }
+}
+
+/// The way to registries, made when it is first needed: where there is plenty of room, it never is.
+fn registry() -> Option<&'static coral_registry::Client> {
+    static REGISTRY: OnceLock<Option<coral_registry::Client>> = OnceLock::new();
+    let registry = REGISTRY.get_or_init(|| {
+        coral_registry::Client::new(coral_registry::Options::default())
+            .inspect_err(|error| tracing::warn!(%error, "No registry can be asked for the size of images"))
+            .ok()
+    });
+    registry.as_ref()
 }
 
 /// The credentials of a Secret, whichever of the two forms it has.

@@ -25,7 +25,14 @@ pub fn status(situation: &Situation, previous: &[Condition], now: Timestamp) -> 
         observed_generation: situation.generation,
         runtime: situation.runtime.clone(),
         image_filesystem: situation.filesystem,
-        conditions: vec![ready(situation, previous, now), accepting(situation, previous, now)],
+        conditions: [
+            Some(ready(situation, previous, now)),
+            Some(accepting(situation, previous, now)),
+            pinning(situation, previous, now),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         images: situation.wanted.iter().map(|wanted| image(situation, wanted)).collect(),
     }
 }
@@ -86,10 +93,47 @@ fn accepting(situation: &Situation, previous: &[Condition], now: Timestamp) -> C
     )
 }
 
+/// Whether the runtime lets Coral pin images; absent when no image is to be pinned, or the runtime is not known.
+fn pinning(situation: &Situation, previous: &[Condition], now: Timestamp) -> Option<Condition> {
+    let to_pin = |wanted: &Wanted| wanted.entry.pin && !wanted.goes();
+    let runtime = situation
+        .runtime
+        .as_ref()
+        .filter(|_| situation.wanted.iter().any(to_pin))?;
+    let (can_pin, message) = match runtime.name.as_str() {
+        // Once may be a moment between the label and the news of it.
+        "containerd" if situation.looks_without_pins > 1 => (
+            false,
+            format!(
+                "containerd {} makes nothing of the label that pins images; later versions do.",
+                runtime.version
+            ),
+        ),
+        "containerd" => (true, "containerd lets Coral pin images.".to_owned()),
+        "cri-o" => (
+            false,
+            "CRI-O lets nobody pin images from outside; name them in pinned_images of crio.conf on the node."
+                .to_owned(),
+        ),
+        name => (false, format!("{name} has no way to pin images that Coral knows.")),
+    };
+    let reason = if can_pin { "Supported" } else { "Unsupported" };
+    Some(condition(
+        previous,
+        conditions::PINNING,
+        can_pin,
+        reason,
+        message,
+        situation.generation,
+        now,
+    ))
+}
+
 fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     let held = situation.held(wanted);
     let pulls = situation.pulls(wanted).cloned().unwrap_or_default();
-    let next_attempt = pulls.next_attempt;
+    // An image whose turn has not come has no next attempt, however its last one ended.
+    let next_attempt = pulls.next_attempt.filter(|_| wanted.entry.state != DesiredState::Held);
     let attempts = i32::try_from(pulls.failed_attempts).unwrap_or(i32::MAX);
     let failure = match (&wanted.reference, held) {
         (Err(message), _) => Some(ImageFailure {
@@ -98,8 +142,9 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
             attempts: 0,
             next_attempt_time: None,
         }),
-        (Ok(_), Some(_)) => None,
-        (Ok(_), None) => waits_for(situation, wanted)
+        (Ok(_), Some(_)) if !wanted.goes() => None,
+        (Ok(_), None) if wanted.goes() && situation.inventory.is_some() => None,
+        (Ok(_), _) => waits_for(situation, wanted)
             .map(|failure| ImageFailure {
                 reason: failure.reason,
                 message: failure.message,
@@ -117,13 +162,16 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     };
     let state = if held.is_some() {
         ImageState::Present
-    } else if wanted.entry.state == DesiredState::Absent {
+    } else if wanted.goes() && situation.inventory.is_some() && pulls.cancelled_at.is_none() {
         ImageState::Absent
+    } else if wanted.goes() {
+        // Nobody knows.
+        ImageState::Waiting
     } else if wanted.reference.is_err() {
         ImageState::Failed
     } else if pulls.running_since.is_some() {
         ImageState::Pulling
-    } else if attempts >= wanted.entry.backoff_limit && failure.is_some() {
+    } else if attempts >= wanted.entry.backoff_limit && failure.is_some() && pulls.shortage.is_none() {
         ImageState::Failed
     } else {
         ImageState::Waiting
@@ -157,24 +205,43 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
 
 /// What keeps an image from being pulled that is not a failed attempt of its own.
 fn waits_for(situation: &Situation, wanted: &Wanted) -> Option<Failure> {
-    if wanted.entry.state != DesiredState::Present {
+    if wanted.entry.state == DesiredState::Held {
         return None;
     }
     if let Some(failure) = &situation.runtime_failure {
         return Some(failure.clone());
     }
-    (situation.paused == Some(PauseReason::DiskPressure)).then(|| Failure {
-        reason: FailureReason::DiskPressure,
-        message: "the node is under disk pressure".to_owned(),
-    })
+    if wanted.goes() {
+        return None;
+    }
+    if situation.paused == Some(PauseReason::DiskPressure) {
+        return Some(Failure {
+            reason: FailureReason::DiskPressure,
+            message: "the node is under disk pressure".to_owned(),
+        });
+    }
+    situation.pulls(wanted)?.shortage.map(Failure::from)
 }
 
-/// When `current` is to be written, given what was written last and when. `None` when there is nothing new to say.
+/// Whether an image will be taken away within moments.
+#[must_use]
+pub fn removes(situation: &Situation) -> bool {
+    let has_failed = |wanted: &Wanted| situation.pulls(wanted).is_some_and(|pulls| pulls.failure.is_some());
+    situation.runtime_failure.is_none()
+        && situation
+            .wanted
+            .iter()
+            .any(|wanted| situation.lingers(wanted) && !has_failed(wanted))
+}
+
+/// When `current` is to be written, given what was written last and when. `None` when there is nothing new to say. `removes` says
+/// whether an image will be taken away within moments.
 ///
 /// A situation in which nothing moves is told at once, so that whoever waits for the last image learns of it without delay.
 #[must_use]
 pub fn write_time(
     current: &NodeImagesStatus,
+    removes: bool,
     written: Option<&(Timestamp, NodeImagesStatus)>,
     now: Timestamp,
 ) -> Option<Timestamp> {
@@ -185,7 +252,7 @@ pub fn write_time(
         None
     } else if says_the_same(&without_bytes(current), &without_bytes(written)) {
         Some(now.max(*time + PROGRESS_ALONE))
-    } else if current.images.iter().any(moves) {
+    } else if removes || current.images.iter().any(moves) {
         Some(now.max(*time + WHILE_MOVING))
     } else {
         Some(now)

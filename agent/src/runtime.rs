@@ -1,25 +1,28 @@
 //! The container runtime, over CRI.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use coral_api::{
-    FailureReason,
-    node_images::{FilesystemUsage, RuntimeInfo},
-};
+use coral_api::{FailureReason, ImageReference, node_images::RuntimeInfo};
 use coral_proto::runtime_v1::{
-    AuthConfig, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, VersionRequest,
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    AuthConfig, Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
+    PullImageRequest, RemoveImageRequest, StatusRequest, VersionRequest, image_service_client::ImageServiceClient,
+    runtime_service_client::RuntimeServiceClient,
 };
+use coral_registry::Credential;
+use serde::Deserialize;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     classify::{Failure, classify},
     containerd::Containerd,
-    credentials::Credential,
+    discovery::connect_lazy,
 };
 
 /// A list of a few thousand images is larger than tonic's limit of 4 MiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Any error.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a call that only asks may take. A pull has the timeout of its image instead.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,6 +40,83 @@ pub struct HeldImage {
 
 /// The images of a node, by each of the names that the runtime gives them.
 pub type Inventory = BTreeMap<String, HeldImage>;
+
+/// An image as the runtime lists it, with all of its names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Listing {
+    /// ID of the image: containerd's begins with `sha256:`, CRI-O's does not.
+    pub id: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// `repository@digest`.
+    pub digests: Vec<String>,
+    /// Whether the kubelet's garbage collector passes over it.
+    pub is_pinned: bool,
+}
+
+impl Listing {
+    /// Every name, also the ID.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let names = self.tags.iter().chain(&self.digests).chain([&self.id]);
+        names.cloned().collect()
+    }
+
+    /// Whether this is one of its names, however it is spelled.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        fn bare(id: &str) -> &str {
+            id.strip_prefix("sha256:").unwrap_or(id)
+        }
+        let has = |name: &str| self.tags.iter().chain(&self.digests).any(|own| own == name);
+        !name.is_empty()
+            && (bare(name) == bare(&self.id)
+                || has(name)
+                || name
+                    .parse()
+                    .is_ok_and(|reference: ImageReference| has(&reference.identity())))
+    }
+}
+
+/// A container, running or not.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Container {
+    /// Namespace of its pod.
+    pub namespace: String,
+    /// Name of its pod.
+    pub pod: String,
+    /// Its name in the pod.
+    pub name: String,
+    /// Names or IDs of its image.
+    pub images: Vec<String>,
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "container {}", self.name)?;
+        // What somebody ran without a kubelet has no pod.
+        if self.pod.is_empty() {
+            return Ok(());
+        }
+        write!(formatter, " of pod {}/{}", self.namespace, self.pod)
+    }
+}
+
+/// Where the images lie.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ImageFilesystem {
+    /// A folder of the node on that file system.
+    pub folder: String,
+    /// Bytes that images take.
+    pub used_bytes: i64,
+}
+
+/// What is read of a runtime's configuration.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Config {
+    sandbox_image: Option<String>,
+}
 
 /// The endpoint is no unix socket.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +147,21 @@ impl Runtime {
             })?
             .connect_timeout(QUESTION_TIMEOUT)
             .connect_lazy();
-        Ok(Self {
+        Ok(Self::over(channel))
+    }
+
+    /// A connection to the runtime of the node whose `/run` is at `folder`; see [`SOCKETS`](crate::discovery::SOCKETS).
+    #[must_use]
+    pub fn discover(folder: impl Into<PathBuf>) -> Self {
+        Self::over(connect_lazy(folder.into()))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             service: RuntimeServiceClient::new(channel.clone()),
             channel,
-        })
+        }
     }
 
     /// What containerd offers beside CRI, on the same socket.
@@ -108,13 +198,70 @@ impl Runtime {
 
     /// One image, by its [identity](coral_api::ImageReference::identity).
     pub async fn image(&self, identity: &str) -> Result<Option<HeldImage>, Failure> {
+        let image = self.status(identity).await?;
+        Ok(image.map(|image| held(&image, identity)))
+    }
+
+    async fn status(&self, identity: &str) -> Result<Option<Image>, Failure> {
         let mut images = self.images.clone();
         let request = ImageStatusRequest {
             image: Some(spec(identity)),
             verbose: false,
         };
-        let answer = question(images.image_status(request)).await?;
-        Ok(answer.image.map(|image| held(&image, identity)))
+        Ok(question(images.image_status(request)).await?.image)
+    }
+
+    /// One image with all of its names, by one of them.
+    pub async fn listing(&self, identity: &str) -> Result<Option<Listing>, Failure> {
+        let image = self.status(identity).await?;
+        Ok(image.map(|image| Listing {
+            id: image.id,
+            tags: image.repo_tags,
+            digests: image.repo_digests,
+            is_pinned: image.pinned,
+        }))
+    }
+
+    /// Removes an image: with containerd all of its names, with CRI-O this name, and the image with its last.
+    pub async fn remove(&self, identity: &str) -> Result<(), Failure> {
+        let mut images = self.images.clone();
+        let request = RemoveImageRequest {
+            image: Some(spec(identity)),
+        };
+        images.remove_image(request).await.map_err(|status| classify(&status))?;
+        Ok(())
+    }
+
+    /// Every container, running or not.
+    pub async fn containers(&self) -> Result<Vec<Container>, Failure> {
+        let mut service = self.service.clone();
+        let answer = question(service.list_containers(ListContainersRequest {})).await?;
+        let containers = answer.containers.into_iter().map(|mut container| {
+            let mut label = |key| container.labels.remove(key).unwrap_or_default();
+            Container {
+                namespace: label("io.kubernetes.pod.namespace"),
+                pod: label("io.kubernetes.pod.name"),
+                name: container.metadata.map_or(container.id, |metadata| metadata.name),
+                images: container
+                    .image
+                    .map(|spec| spec.image)
+                    .into_iter()
+                    .chain([container.image_ref, container.image_id])
+                    .collect(),
+            }
+        });
+        Ok(containers.collect())
+    }
+
+    /// The image of which every pod has a container that holds its namespaces. containerd from 2.0 does not tell, but has it pinned.
+    pub async fn sandbox_image(&self) -> Result<Option<String>, Failure> {
+        let mut service = self.service.clone();
+        let answer = question(service.status(StatusRequest { verbose: true })).await?;
+        let config = answer.info.get("config");
+        let config: Config = config
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        Ok(config.sandbox_image)
     }
 
     /// Pulls an image, anonymously where there is no credential. Dropping the future ends the pull.
@@ -128,15 +275,18 @@ impl Runtime {
         Ok(())
     }
 
-    /// Use of the file system that holds the images.
-    pub async fn filesystem(&self) -> Result<Option<FilesystemUsage>, Failure> {
+    /// The file system that holds the images; containerd names that of its default snapshotter first.
+    pub async fn filesystem(&self) -> Result<Option<ImageFilesystem>, Failure> {
         let mut images = self.images.clone();
         let answer = question(images.image_fs_info(ImageFsInfoRequest {})).await?;
-        Ok(answer.image_filesystems.first().map(|usage| FilesystemUsage {
-            used_bytes: usage.used_bytes.map_or(0, |bytes| saturating(bytes.value)),
-            free_bytes: None,
-            capacity_bytes: None,
-        }))
+        Ok(answer
+            .image_filesystems
+            .into_iter()
+            .next()
+            .map(|usage| ImageFilesystem {
+                folder: usage.fs_id.unwrap_or_default().mountpoint,
+                used_bytes: usage.used_bytes.map_or(0, |bytes| saturating(bytes.value)),
+            }))
     }
 }
 
@@ -171,7 +321,7 @@ fn auth(credential: &Credential) -> AuthConfig {
     }
 }
 
-fn held(image: &coral_proto::runtime_v1::Image, name: &str) -> HeldImage {
+fn held(image: &Image, name: &str) -> HeldImage {
     HeldImage {
         digest: digest_of(name, &image.repo_digests),
         size_bytes: saturating(image.size),

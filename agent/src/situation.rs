@@ -17,7 +17,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     classify::Failure,
     containerd::{Bytes, Pins},
+    filesystem::Space,
     runtime::{HeldImage, Inventory},
+    space::{Need, Reserve, Shortage, shortage},
 };
 
 /// Pause after the first failed attempt; it doubles with each further one.
@@ -54,8 +56,12 @@ pub struct Situation {
     pub runtime: Option<RuntimeInfo>,
     /// Use of the image filesystem.
     pub filesystem: Option<FilesystemUsage>,
+    /// What of it is to stay free.
+    pub reserve: Reserve,
     /// What Coral has pinned; none where the runtime cannot.
     pub pins: Option<Pins>,
+    /// How many looks in a row have shown images that Coral has pinned, and that the runtime does not call pinned.
+    pub looks_without_pins: u32,
     /// How the pulls of an image went, by the image as the object names it.
     pub pulls: BTreeMap<String, Pulls>,
 }
@@ -76,10 +82,16 @@ pub struct Pulls {
     pub running_since: Option<Timestamp>,
     /// How far that pull is, where the runtime tells.
     pub bytes: Option<Bytes>,
-    /// Failed attempts since the last success.
+    /// When the agent ended a pull whose outcome no look has shown yet: the runtime may have finished it all the same.
+    pub cancelled_at: Option<Timestamp>,
+    /// Failed attempts since the last success; of an image that is to go, attempts to remove it.
     pub failed_attempts: u32,
     /// How often the image has disappeared without having stayed for long.
     pub vanished: u32,
+    /// How much room the image takes.
+    pub need: Need,
+    /// What the image waits for, if there is no room.
+    pub shortage: Option<Shortage>,
     /// Why the last attempt failed.
     pub failure: Option<Failure>,
     /// When the next attempt may begin.
@@ -115,10 +127,9 @@ impl Situation {
         for new in &wanted {
             let old = self.wanted.iter().find(|old| old.entry.image == new.entry.image);
             if let Some(old) = old
-                && asks_anew(&old.entry, &new.entry)
                 && let Some(pulls) = self.pulls.get_mut(&new.entry.image)
             {
-                pulls.forget_failures();
+                pulls.take_change(&old.entry, &new.entry);
             }
             if old.is_none() {
                 self.pulls
@@ -153,6 +164,16 @@ impl Situation {
             }
         }
         self.note_vanished(&inventory, began);
+        for pulls in self.pulls.values_mut() {
+            pulls.cancelled_at.take_if(|cancelled_at| *cancelled_at < began);
+        }
+        let is_ineffective = |name: &String| inventory.get(name).is_some_and(|held| !held.pinned);
+        let mut pinned = self.pins.iter().flat_map(BTreeMap::values).flatten();
+        self.looks_without_pins = if pinned.any(is_ineffective) {
+            self.looks_without_pins + 1
+        } else {
+            0
+        };
         self.inventory = Some(inventory);
         self.last_answer = Some(began);
         self.runtime_failure = None;
@@ -207,6 +228,47 @@ impl Situation {
         self.runtime_failure = Some(failure);
     }
 
+    /// Takes in how much room there is now; `None` when the agent does not see it.
+    pub fn has_space(&mut self, space: Option<Space>) {
+        if let Some(filesystem) = &mut self.filesystem {
+            filesystem.free_bytes = space.map(|space| space.free);
+            filesystem.capacity_bytes = space.map(|space| space.capacity);
+        }
+    }
+
+    /// Takes in how much room an image takes.
+    pub fn measured(&mut self, image: &str, need: Need) {
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            pulls.need = need;
+        }
+    }
+
+    /// Notes for which images there is no room. `running` are the images whose pulls are under way.
+    pub fn note_shortages(&mut self, running: &[String], now: Timestamp) {
+        let shortages: Vec<(String, Option<Shortage>)> = self
+            .wanted
+            .iter()
+            .map(|wanted| {
+                let image = wanted.entry.image.clone();
+                let waits = self.lacks(wanted, now) && !running.contains(&image);
+                let before = self.pulls(wanted).and_then(|pulls| pulls.shortage);
+                let shortage = waits.then(|| shortage(self, wanted, running, before)).flatten();
+                (image, shortage)
+            })
+            .collect();
+        for (image, shortage) in shortages {
+            if let Some(pulls) = self.pulls.get_mut(&image) {
+                pulls.shortage = shortage;
+            }
+        }
+    }
+
+    /// Whether the runtime keeps compressed layers beside unpacked ones.
+    #[must_use]
+    pub fn keeps_compressed(&self) -> bool {
+        self.runtime.as_ref().is_none_or(|runtime| runtime.name == "containerd")
+    }
+
     /// Takes in that a pull has begun.
     pub fn pull_began(&mut self, image: &str, now: Timestamp) {
         if let Some(pulls) = self.pulls.get_mut(image) {
@@ -233,9 +295,10 @@ impl Situation {
     }
 
     /// Takes in that a pull was ended by the agent itself.
-    pub fn pull_ended(&mut self, image: &str) {
+    pub fn pull_cancelled(&mut self, image: &str, now: Timestamp) {
         if let Some(pulls) = self.pulls.get_mut(image) {
             pulls.running_since = None;
+            pulls.cancelled_at = Some(now);
         }
     }
 
@@ -250,6 +313,7 @@ impl Situation {
         if let Some(pulls) = self.pulls.get_mut(image) {
             let began = pulls.running_since.take().unwrap_or(now);
             pulls.forget_failures();
+            pulls.need = Need::Unasked;
             pulls.missing_at = None;
             pulls.last_success = Some((began, now));
         }
@@ -272,7 +336,36 @@ impl Situation {
     pub fn pull_failed(&mut self, image: &str, failure: Failure, now: Timestamp) {
         if let Some(pulls) = self.pulls.get_mut(image) {
             pulls.running_since = None;
+        }
+        self.failed(image, failure, now);
+    }
+
+    /// Takes in that an image which is to go is gone.
+    pub fn removed(&mut self, image: &str, now: Timestamp) {
+        self.found_missing(image, now);
+        if let Some(pulls) = self.pulls.get_mut(image) {
+            pulls.forget_failures();
+        }
+    }
+
+    /// Takes in that an image which is to go could not be removed.
+    pub fn removal_failed(&mut self, image: &str, failure: Failure, now: Timestamp) {
+        // It may be wanted again by now.
+        if self
+            .wanted
+            .iter()
+            .any(|wanted| wanted.entry.image == image && wanted.goes())
+        {
+            self.failed(image, failure, now);
+        }
+    }
+
+    fn failed(&mut self, image: &str, failure: Failure, now: Timestamp) {
+        if let Some(pulls) = self.pulls.get_mut(image) {
             pulls.failed_attempts += 1;
+            if pulls.need == Need::Unknown {
+                pulls.need = Need::Unasked;
+            }
             pulls.failure = Some(failure);
             pulls.next_attempt = Some(now + pause(&self.node, image, pulls.failed_attempts));
         }
@@ -298,6 +391,12 @@ impl Situation {
             && (self.held(wanted).is_none() || self.is_stale(wanted, now))
     }
 
+    /// Whether the image is there, but is to go.
+    #[must_use]
+    pub fn lingers(&self, wanted: &Wanted) -> bool {
+        wanted.goes() && self.held(wanted).is_some()
+    }
+
     /// Whether the image is there, but is to be looked up again.
     fn is_stale(&self, wanted: &Wanted, now: Timestamp) -> bool {
         let Some(refresh_after) = self.refresh_after(wanted) else {
@@ -321,6 +420,12 @@ impl Wanted {
         Self { entry, reference }
     }
 
+    /// Whether the image is to be taken away.
+    #[must_use]
+    pub fn goes(&self) -> bool {
+        self.entry.state == DesiredState::Absent
+    }
+
     /// The name for the runtime.
     #[must_use]
     pub fn identity(&self) -> Option<String> {
@@ -329,6 +434,21 @@ impl Wanted {
 }
 
 impl Pulls {
+    /// Takes in that something else is asked of the image than before.
+    fn take_change(&mut self, old: &DesiredImage, new: &DesiredImage) {
+        let goes = |entry: &DesiredImage| entry.state == DesiredState::Absent;
+        if goes(old) != goes(new) {
+            self.forget_failures();
+            self.vanished = 0;
+        } else if asks_anew(old, new) {
+            self.forget_failures();
+        } else if old.state == DesiredState::Held && new.state == DesiredState::Present && self.failed_attempts > 0 {
+            // Its turn has come again: it is tried at once, but what has failed so far still counts. The pause of an image that
+            // keeps vanishing, of which no attempt has failed, is no matter of turns.
+            self.next_attempt = None;
+        }
+    }
+
     fn forget_failures(&mut self) {
         self.failed_attempts = 0;
         self.failure = None;
@@ -338,10 +458,7 @@ impl Pulls {
 
 /// Whether somebody changed what decides over success, so that the next attempt need not wait.
 fn asks_anew(old: &DesiredImage, new: &DesiredImage) -> bool {
-    old.pull_secrets != new.pull_secrets
-        || old.timeout != new.timeout
-        || old.refresh_after != new.refresh_after
-        || (old.state != new.state && new.state == DesiredState::Present)
+    old.pull_secrets != new.pull_secrets || old.timeout != new.timeout || old.refresh_after != new.refresh_after
 }
 
 /// What an earlier run of the agent wrote down of an image, so that a restart does not pull again what is fresh.
@@ -368,56 +485,4 @@ fn pause(node: &str, image: &str, failed_attempts: u32) -> SignedDuration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_that_keeps_vanishing_is_pulled_ever_more_slowly() {
-        use coral_api::NodeImagesSpec;
-        use serde_json::json;
-
-        let entry = serde_json::from_value(json!({"image": "a"})).unwrap();
-        let spec = NodeImagesSpec {
-            paused: None,
-            images: vec![entry],
-        };
-        let mut situation = Situation::new("node-1".into());
-        situation.asked(Some(&NodeImages::new("node-1", spec)));
-        let there = Inventory::from([("docker.io/library/a:latest".to_owned(), HeldImage::default())]);
-        let mut now = Timestamp::UNIX_EPOCH;
-        let mut vanish = |stays: SignedDuration| {
-            situation.pull_began("a", now);
-            situation.pull_succeeded("a", HeldImage::default(), now);
-            situation.looked(now, there.clone());
-            now += stays;
-            situation.looked(now, Inventory::new());
-            situation.pulls["a"]
-                .next_attempt
-                .map(|time| time.duration_since(now).as_secs())
-        };
-        let minute = SignedDuration::from_mins(1);
-        assert_eq!([minute; 4].map(&mut vanish), [None, Some(30), Some(60), Some(120)]);
-        assert_eq!(vanish(SignedDuration::from_hours(2)), None);
-        for _ in 0..10 {
-            vanish(minute);
-        }
-        assert_eq!(vanish(minute), Some(30 * 60));
-    }
-
-    #[test]
-    fn nodes_do_not_knock_in_step() {
-        assert_ne!(pause("node-1", "nginx", 5), pause("node-2", "nginx", 5));
-    }
-
-    #[test]
-    fn pauses_double_up_to_five_minutes() {
-        for (attempt, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (9, 256), (10, 300), (1_000, 300)] {
-            let pause = pause("node-1", "nginx", attempt);
-            let middle = SignedDuration::from_secs(seconds);
-            assert!(
-                pause >= middle * 3 / 4 && pause <= middle * 5 / 4,
-                "attempt {attempt}: {pause:?}"
-            );
-        }
-    }
-}
+mod tests;

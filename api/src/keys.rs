@@ -20,6 +20,30 @@ pub const PINNED_IMAGE_LABEL: &str = "image.stvz.io/pinned";
 /// `gate: true` that selects the node is there.
 pub const STARTUP_TAINT: &str = "image.stvz.io/not-ready";
 
+/// Annotation on a workload or a Pod: what to inject, a comma list of `selectors` and `pull-policy`.
+pub const INJECT_ANNOTATION: &str = "image.stvz.io/inject";
+
+/// Annotation beside [`INJECT_ANNOTATION`]: names of the containers that it is about; all others are left alone.
+pub const INCLUDE_ANNOTATION: &str = "image.stvz.io/include";
+
+/// Another spelling of [`INCLUDE_ANNOTATION`].
+pub const INCLUDED_ANNOTATION: &str = "image.stvz.io/included";
+
+/// Annotation beside [`INJECT_ANNOTATION`]: names of the containers that are left alone. Ignored where the containers to include are named.
+pub const EXCLUDE_ANNOTATION: &str = "image.stvz.io/exclude";
+
+/// Another spelling of [`EXCLUDE_ANNOTATION`].
+pub const EXCLUDED_ANNOTATION: &str = "image.stvz.io/excluded";
+
+/// Annotation beside [`INJECT_ANNOTATION`]: `required` or `preferred` placement.
+pub const PLACEMENT_ANNOTATION: &str = "image.stvz.io/placement";
+
+/// Annotation beside [`INJECT_ANNOTATION`]: the pull policy to set, `Never` or `IfNotPresent`.
+pub const PULL_POLICY_ANNOTATION: &str = "image.stvz.io/pull-policy";
+
+/// Annotation that Coral writes: what was injected and what stood there before, as JSON.
+pub const INJECTED_ANNOTATION: &str = "image.stvz.io/injected";
+
 /// Namespace of the in-cluster parts.
 pub const SYSTEM_NAMESPACE: &str = "coral-system";
 
@@ -34,3 +58,15 @@ pub const CONTROLLER_FIELD_MANAGER: &str = "coral-controller";
 
 /// Field manager of the plugin: it owns what people asked for with `kubectl coral`.
 pub const PLUGIN_FIELD_MANAGER: &str = "kubectl-coral";
+
+/// Service of the admission webhook, in [`SYSTEM_NAMESPACE`].
+pub const WEBHOOK_SERVICE: &str = "coral-webhook";
+
+/// Secret with the certificates of the admission webhook, in [`SYSTEM_NAMESPACE`].
+pub const WEBHOOK_SECRET: &str = "coral-webhook-tls";
+
+/// Name of the `MutatingWebhookConfiguration`.
+pub const WEBHOOK_CONFIGURATION: &str = "coral-webhook";
+
+/// Field manager of the webhook: it owns its Secret and the `caBundle` of its configuration.
+pub const WEBHOOK_FIELD_MANAGER: &str = "coral-webhook";

@@ -154,6 +154,41 @@ impl FakeRuntime {
         self.state().vanish_when_asked_for(image);
     }
 
+    /// Makes a container of a pod of the namespace `shop` from an image that is there.
+    pub fn run(&self, image: &str, pod: &str, container: &str) -> Result<()> {
+        let ran = self.state().run(image, pod, container);
+        ran.with_context(|| format!("{image} is not there"))
+    }
+
+    /// Takes the containers of a pod away.
+    pub fn end_pod(&self, pod: &str) {
+        self.state().end_pod(pod);
+    }
+
+    /// Says that images lie in this folder.
+    pub fn set_image_folder(&self, folder: &str) {
+        self.state().image_folder = Some(folder.to_owned());
+    }
+
+    /// Makes this the image that every pod needs.
+    pub fn set_sandbox_image(&self, image: &str) {
+        self.state().sandbox_image = Some(identity(image));
+    }
+
+    /// Pins an image as somebody other than Coral does.
+    pub fn pin(&self, image: &str) -> Result<()> {
+        let (key, value) = state::PINNED;
+        let labels = state::Labels::from([(key.to_owned(), value.to_owned())]);
+        self.state().label(&identity(image), labels)?;
+        Ok(())
+    }
+
+    /// Names of which containerd's own service was asked to delete the record.
+    #[must_use]
+    pub fn deleted_records(&self) -> Vec<String> {
+        self.state().deleted_records.clone()
+    }
+
     /// Whether an image is there, by any of its names.
     #[must_use]
     pub fn holds(&self, image: &str) -> bool {

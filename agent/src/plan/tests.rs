@@ -1,6 +1,6 @@
 use coral_api::{
     FailureReason, NodeImages, NodeImagesSpec,
-    node_images::{DesiredImage, PauseReason},
+    node_images::{DesiredImage, DesiredState, FilesystemUsage, PauseReason},
     prefetch::PullPolicy,
 };
 use jiff::{SignedDuration, ToSpan as _};
@@ -11,13 +11,19 @@ use super::*;
 use crate::{
     classify::Failure,
     containerd::Pins,
+    filesystem::Space,
     runtime::{HeldImage, Inventory},
+    space::{Need, Reserve},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn entry(image: &str) -> DesiredImage {
     serde_json::from_value(json!({"image": image})).unwrap()
+}
+
+fn in_state(image: &str, state: DesiredState) -> DesiredImage {
+    DesiredImage { state, ..entry(image) }
 }
 
 fn asked(images: Vec<DesiredImage>) -> Situation {
@@ -48,14 +54,16 @@ fn failure() -> Failure {
     }
 }
 
-/// The actions as words: `+image` begins a pull, `-image` ends one, `pin` and `unpin` protect.
+/// The actions as words: `+image` begins a pull, `-image` ends one, `?image` asks for the size, `pin` and `unpin` protect.
 fn words(situation: &Situation, running: &[&str], now: Timestamp) -> Vec<String> {
     let running: Vec<String> = running.iter().map(ToString::to_string).collect();
     plan(situation, &running, 2, now)
         .into_iter()
         .map(|action| match action {
             Action::Pull { image, .. } => format!("+{image}"),
+            Action::Measure { image, .. } => format!("?{image}"),
             Action::Cancel { image } => format!("-{image}"),
+            Action::Remove { identity, .. } => format!("remove {identity}"),
             Action::Pin { identity } => format!("pin {identity}"),
             Action::Unpin { names } => format!("unpin {}", names.join(" ")),
         })
@@ -127,6 +135,11 @@ fn only_what_coral_pinned_is_unpinned_and_only_when_nobody_wants_it() {
     situation.pins = Some(Pins::new());
     assert_eq!(words(&situation, &[], NOW), [format!("pin {identity}")]);
 
+    // containerd 1.6 has labels, but makes nothing of this one.
+    situation.pins = Some(Pins::from([("sha256:1".into(), vec![identity.into()])]));
+    assert!(words(&situation, &[], NOW).is_empty());
+    situation.pins = Some(Pins::new());
+
     // Pinned by somebody else: nothing to do, neither now nor later.
     situation.inventory.as_mut().unwrap().get_mut(identity).unwrap().pinned = true;
     assert!(words(&situation, &[], NOW).is_empty());
@@ -137,6 +150,46 @@ fn only_what_coral_pinned_is_unpinned_and_only_when_nobody_wants_it() {
     assert!(words(&situation, &[], NOW).is_empty());
     ask(&mut situation, vec![entry("a")]);
     assert_eq!(words(&situation, &[], NOW), [format!("unpin {identity} sha256:2")]);
+}
+
+#[test]
+fn images_that_are_to_go_are_removed_also_under_pressure() {
+    let identity = "docker.io/library/a:latest";
+    let removal = [format!("remove {identity}")];
+    let mut situation = asked(vec![in_state("a", DesiredState::Absent)]);
+    assert!(words(&situation, &[], NOW).is_empty(), "it is not there");
+    holds(&mut situation, identity);
+    assert_eq!(words(&situation, &[], NOW), removal);
+    situation.paused = Some(PauseReason::DiskPressure);
+    assert_eq!(words(&situation, &[], NOW), removal);
+    // A pull ends first.
+    assert_eq!(words(&situation, &["a"], NOW), ["-a"]);
+
+    situation.removal_failed("a", failure(), NOW);
+    assert!(words(&situation, &[], NOW).is_empty());
+    let wake = next_wake(&situation, NOW).unwrap();
+    assert_eq!(words(&situation, &[], wake), removal);
+    situation.lost_runtime(failure(), wake);
+    assert!(words(&situation, &[], wake).is_empty());
+    situation.looked(wake, situation.inventory.clone().unwrap());
+    situation.removed("a", wake);
+    assert!(words(&situation, &[], wake).is_empty());
+}
+
+#[test]
+fn what_coral_pinned_is_unpinned_before_it_is_removed() {
+    let identity = "docker.io/library/a:latest";
+    let mut situation = asked(vec![in_state("a", DesiredState::Absent)]);
+    holds(&mut situation, identity);
+    situation.pins = Some(Pins::from([("sha256:1".into(), vec![identity.into()])]));
+    assert_eq!(words(&situation, &[], NOW), [format!("unpin {identity}")]);
+    // Another name of the same image that is to be pinned keeps the protection, and our name may go.
+    let mut other = entry("b");
+    other.pin = true;
+    ask(&mut situation, vec![in_state("a", DesiredState::Absent), other]);
+    let both = vec![identity.into(), "docker.io/library/b:latest".into()];
+    situation.pins = Some(Pins::from([("sha256:1".into(), both)]));
+    assert!(words(&situation, &[], NOW).contains(&format!("remove {identity}")));
 }
 
 #[test]
@@ -184,6 +237,38 @@ fn a_registry_that_limits_the_rate_is_asked_for_one_image_at_a_time() {
 }
 
 #[test]
+fn an_image_that_does_not_fit_makes_way_for_one_that_does() {
+    const GIB: i64 = 1 << 30;
+    let mut situation = asked(vec![entry("large"), entry("b"), entry("c")]);
+    situation.reserve = Reserve::Bytes(GIB);
+    situation.filesystem = Some(FilesystemUsage {
+        used_bytes: 0,
+        free_bytes: Some(5 * GIB),
+        capacity_bytes: Some(20 * GIB),
+    });
+    assert_eq!(words(&situation, &[], NOW), ["?large", "?b"]);
+    situation.measured("large", Need::Bytes(6 * GIB));
+    assert_eq!(words(&situation, &["b"], NOW), ["?c"]);
+    situation.measured("b", Need::Bytes(3 * GIB));
+    situation.measured("c", Need::Bytes(2 * GIB));
+    // Together they do not fit either.
+    assert_eq!(words(&situation, &[], NOW), ["+b"]);
+    situation.pull_began("b", NOW);
+    assert!(words(&situation, &["b"], NOW).is_empty());
+    situation.note_shortages(&["b".to_owned()], NOW);
+    let waits = ["large", "b", "c"].map(|image| situation.pulls[image].shortage.is_some());
+    assert_eq!(waits, [true, false, true]);
+    // There is room again.
+    situation.has_space(Some(Space {
+        free: 15 * GIB,
+        capacity: 20 * GIB,
+    }));
+    assert_eq!(words(&situation, &["b"], NOW), ["+large"]);
+    situation.note_shortages(&["b".to_owned()], NOW);
+    assert_eq!(situation.pulls["large"].shortage, None);
+}
+
+#[test]
 fn changed_credentials_end_the_wait() {
     let mut situation = asked(vec![entry("a")]);
     situation.pull_failed("a", failure(), NOW);
@@ -194,6 +279,43 @@ fn changed_credentials_end_the_wait() {
     }];
     ask(&mut situation, vec![with_secret]);
     assert_eq!(words(&situation, &[], NOW), ["+a"]);
+}
+
+#[test]
+fn a_turn_that_comes_again_is_one_attempt_that_still_counts() {
+    let mut situation = asked(vec![entry("a")]);
+    situation.pull_failed("a", failure(), NOW);
+    situation.pull_failed("a", failure(), NOW);
+    ask(&mut situation, vec![in_state("a", DesiredState::Held)]);
+    assert!(words(&situation, &[], NOW + 1.hour()).is_empty());
+    ask(&mut situation, vec![entry("a")]);
+    assert_eq!(words(&situation, &[], NOW), ["+a"]);
+    assert_eq!(situation.pulls["a"].failed_attempts, 2);
+    situation.pull_failed("a", failure(), NOW);
+    assert_eq!(situation.pulls["a"].failed_attempts, 3);
+    assert!(words(&situation, &[], NOW).is_empty());
+
+    // What was to go and is wanted again begins anew.
+    ask(&mut situation, vec![in_state("a", DesiredState::Absent)]);
+    ask(&mut situation, vec![in_state("a", DesiredState::Held)]);
+    assert_eq!(situation.pulls["a"], crate::situation::Pulls::default());
+}
+
+#[test]
+fn a_turn_that_comes_again_is_no_short_cut_for_an_image_that_keeps_vanishing() {
+    let mut situation = asked(vec![entry("a")]);
+    for second in 0..2_i64 {
+        let now = NOW + second.seconds();
+        situation.pull_began("a", now);
+        situation.pull_succeeded("a", HeldImage::default(), now);
+        situation.looked(now + 1.second(), Inventory::new());
+    }
+    let mut held = entry("a");
+    held.state = DesiredState::Held;
+    ask(&mut situation, vec![held]);
+    ask(&mut situation, vec![entry("a")]);
+    assert!(words(&situation, &[], NOW + 20.seconds()).is_empty());
+    assert_eq!(words(&situation, &[], NOW + 1.minute()), ["+a"]);
 }
 
 #[test]

@@ -70,6 +70,23 @@ fn an_image_has_failed_when_its_attempts_are_used_up() {
 }
 
 #[test]
+fn an_image_that_lost_its_turn_tells_why() {
+    let mut situation = situation(&[json!({"image": "a", "backoffLimit": 1})]);
+    situation.pull_failed("a", not_found(), NOW);
+    let held = serde_json::from_value(json!({"image": "a", "backoffLimit": 1, "state": "Held"})).unwrap();
+    let spec = NodeImagesSpec {
+        paused: None,
+        images: vec![held],
+    };
+    situation.asked(Some(&NodeImages::new("node-1", spec)));
+    let image = status(&situation, &[], NOW).images.remove(0);
+    assert_eq!(image.state, ImageState::Failed);
+    let failure = image.failure.unwrap();
+    assert_eq!((failure.reason, failure.attempts), (FailureReason::NotFound, 1));
+    assert_eq!(failure.next_attempt_time, None);
+}
+
+#[test]
 fn malformed_references_and_pressure_are_told() {
     let mut situation = situation(&[json!({"image": "Bad"}), json!({"image": "a"})]);
     situation.paused = Some(PauseReason::DiskPressure);
@@ -82,6 +99,109 @@ fn malformed_references_and_pressure_are_told() {
     assert_eq!(reasons, [FailureReason::InvalidReference, FailureReason::DiskPressure]);
     assert_eq!(states(&situation), [ImageState::Failed, ImageState::Waiting]);
     assert!(!conditions::is_true(&status.conditions, conditions::ACCEPTING));
+}
+
+#[test]
+fn an_image_that_is_to_go_is_there_until_it_is_gone() {
+    let mut situation = situation(&[json!({"image": "a", "state": "Absent"})]);
+    assert_eq!(states(&situation), [ImageState::Absent]);
+    let there = Inventory::from([("docker.io/library/a:latest".to_owned(), HeldImage::default())]);
+    situation.looked(NOW, there);
+    assert_eq!(states(&situation), [ImageState::Present]);
+    assert!(removes(&situation));
+
+    let refused = Failure {
+        reason: FailureReason::RemovalRefused,
+        message: "in use".into(),
+    };
+    situation.removal_failed("a", refused, NOW);
+    let image = status(&situation, &[], NOW).images.remove(0);
+    assert_eq!(image.state, ImageState::Present);
+    let failure = image.failure.unwrap();
+    assert_eq!((failure.reason, failure.attempts), (FailureReason::RemovalRefused, 1));
+    assert!(failure.next_attempt_time.is_some());
+    assert!(!removes(&situation));
+
+    situation.removed("a", NOW);
+    let image = status(&situation, &[], NOW).images.remove(0);
+    assert_eq!((image.state, image.failure), (ImageState::Absent, None));
+}
+
+#[test]
+fn nothing_is_called_gone_that_nobody_has_looked_for() {
+    let mut situation = situation(&[json!({"image": "a", "state": "Absent"})]);
+    // The runtime may have finished a pull although it was ended.
+    situation.pull_began("a", NOW);
+    situation.pull_cancelled("a", NOW);
+    assert_eq!(states(&situation), [ImageState::Waiting]);
+    situation.looked(NOW + 1.second(), Inventory::new());
+    assert_eq!(states(&situation), [ImageState::Absent]);
+
+    let gone = Failure {
+        reason: FailureReason::RuntimeUnavailable,
+        message: "gone".into(),
+    };
+    situation.lost_runtime(gone, NOW + 1.hour());
+    let image = status(&situation, &[], NOW).images.remove(0);
+    assert_eq!(image.state, ImageState::Waiting);
+    assert_eq!(image.failure.unwrap().reason, FailureReason::RuntimeUnavailable);
+}
+
+#[test]
+fn whether_the_runtime_can_pin_is_told_where_a_pin_is_wanted() {
+    let of_runtime = |name: &str, pin: bool| {
+        let mut situation = situation(&[json!({"image": "a", "pin": pin})]);
+        situation.runtime = Some(coral_api::node_images::RuntimeInfo {
+            name: name.into(),
+            version: "1".into(),
+        });
+        situation
+    };
+    let told = |situation: &Situation| {
+        let status = status(situation, &[], NOW);
+        let condition = conditions::find(&status.conditions, conditions::PINNING)?;
+        Some((condition.status.clone(), condition.reason.clone()))
+    };
+    let unsupported = Some(("False".to_owned(), "Unsupported".to_owned()));
+    assert_eq!(told(&of_runtime("containerd", false)), None);
+    assert_eq!(
+        told(&of_runtime("containerd", true)),
+        Some(("True".to_owned(), "Supported".to_owned()))
+    );
+    assert_eq!(told(&of_runtime("cri-o", true)), unsupported);
+    assert_eq!(told(&of_runtime("other", true)), unsupported);
+
+    // containerd 1.6 takes the label, and makes nothing of it.
+    let mut old = of_runtime("containerd", true);
+    let identity = "docker.io/library/a:latest".to_owned();
+    old.pins = Some([("sha256:1".to_owned(), vec![identity.clone()])].into());
+    let inventory = Inventory::from([(identity, HeldImage::default())]);
+    old.looked(NOW, inventory.clone());
+    assert_ne!(told(&old), unsupported);
+    old.looked(NOW, inventory);
+    assert_eq!(told(&old), unsupported);
+}
+
+#[test]
+fn an_image_without_room_waits_whatever_failed_before() {
+    let mut situation = situation(&[json!({"image": "a", "backoffLimit": 1})]);
+    situation.pull_failed("a", not_found(), NOW);
+    situation.filesystem = Some(coral_api::node_images::FilesystemUsage {
+        used_bytes: 0,
+        free_bytes: Some(1),
+        capacity_bytes: Some(1_000),
+    });
+    situation.note_shortages(&[], NOW);
+    let image = status(&situation, &[], NOW).images.remove(0);
+    assert_eq!(image.state, ImageState::Waiting);
+    let failure = image.failure.unwrap();
+    assert_eq!(
+        (failure.reason, failure.next_attempt_time),
+        (FailureReason::NoSpace, None)
+    );
+    situation.has_space(None);
+    situation.note_shortages(&[], NOW);
+    assert_eq!(states(&situation), [ImageState::Failed]);
 }
 
 #[test]
@@ -112,17 +232,20 @@ fn writes_are_coalesced_and_the_last_image_is_told_at_once() {
     let say = |situation: &Situation| status(situation, &[], NOW);
     situation.pull_began("a", NOW);
     situation.pull_began("b", NOW);
-    assert_eq!(write_time(&say(&situation), None, NOW), Some(NOW));
+    assert_eq!(write_time(&say(&situation), false, None, NOW), Some(NOW));
     let written = (NOW, say(&situation));
-    assert_eq!(write_time(&say(&situation), Some(&written), NOW + 1.second()), None);
+    assert_eq!(
+        write_time(&say(&situation), false, Some(&written), NOW + 1.second()),
+        None
+    );
     situation.pull_succeeded("a", HeldImage::default(), NOW + 1.second());
     assert_eq!(
-        write_time(&say(&situation), Some(&written), NOW + 1.second()),
+        write_time(&say(&situation), false, Some(&written), NOW + 1.second()),
         Some(NOW + 2.seconds())
     );
     situation.pull_succeeded("b", HeldImage::default(), NOW + 1.second());
     assert_eq!(
-        write_time(&say(&situation), Some(&written), NOW + 1.second()),
+        write_time(&say(&situation), false, Some(&written), NOW + 1.second()),
         Some(NOW + 1.second())
     );
 }
@@ -137,7 +260,7 @@ fn bytes_alone_are_told_every_ten_seconds() {
     let current = status(&situation, &[], NOW);
     assert_eq!(current.images[0].pull.as_ref().unwrap().done_bytes, Some(5));
     assert_eq!(
-        write_time(&current, Some(&written), NOW + 3.seconds()),
+        write_time(&current, false, Some(&written), NOW + 3.seconds()),
         Some(NOW + 10.seconds())
     );
 }
@@ -148,7 +271,7 @@ fn free_space_alone_is_no_reason_to_write() {
     let written = (NOW, status(&situation, &[], NOW));
     situation.filesystem = Some(coral_api::node_images::FilesystemUsage::default());
     assert_eq!(
-        write_time(&status(&situation, &[], NOW), Some(&written), NOW + 1.minute()),
+        write_time(&status(&situation, &[], NOW), false, Some(&written), NOW + 1.minute()),
         None
     );
 }

@@ -7,8 +7,8 @@ use coral_proto::containerd::{
         ReadContentResponse, content_server::Content,
     },
     images_v1::{
-        Descriptor, Image, ListImagesRequest, ListImagesResponse, UpdateImageRequest, UpdateImageResponse,
-        images_server::Images,
+        DeleteImageRequest, Descriptor, Empty as Nothing, Image, ListImagesRequest, ListImagesResponse,
+        UpdateImageRequest, UpdateImageResponse, images_server::Images,
     },
 };
 use futures::stream::{self, Empty};
@@ -57,6 +57,13 @@ impl Images for Services {
         Ok(Response::new(UpdateImageResponse {
             image: Some(image(record)),
         }))
+    }
+
+    async fn delete(&self, request: Request<DeleteImageRequest>) -> Result<Response<Nothing>, Status> {
+        in_namespace(&request)?;
+        self.shared.thawed().await;
+        self.shared.state().delete_record(&request.into_inner().name)?;
+        Ok(Response::new(Nothing {}))
     }
 }
 

@@ -16,8 +16,9 @@ use coral_proto::{
     containerd::{content_v1::content_server::ContentServer, images_v1::images_server::ImagesServer},
     runtime_v1::{
         FilesystemIdentifier, FilesystemUsage, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
-        ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
-        RemoveImageRequest, RemoveImageResponse, UInt64Value, VersionRequest, VersionResponse,
+        ImageStatusResponse, ListContainersRequest, ListContainersResponse, ListImagesRequest, ListImagesResponse,
+        PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse, StatusRequest, StatusResponse,
+        UInt64Value, VersionRequest, VersionResponse,
         image_service_server::{ImageService, ImageServiceServer},
         runtime_service_server::{RuntimeService, RuntimeServiceServer},
     },
@@ -219,6 +220,27 @@ impl RuntimeService for Services {
         state.calls.version += 1;
         Ok(Response::new(state.flavour.version()))
     }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.shared.thawed().await;
+        let config = serde_json::json!({"sandboxImage": self.shared.state().sandbox_image});
+        let info = request
+            .into_inner()
+            .verbose
+            .then(|| ("config".to_owned(), config.to_string()));
+        Ok(Response::new(StatusResponse {
+            info: info.into_iter().collect(),
+        }))
+    }
+
+    async fn list_containers(
+        &self,
+        _: Request<ListContainersRequest>,
+    ) -> Result<Response<ListContainersResponse>, Status> {
+        self.shared.thawed().await;
+        let containers = self.shared.state().containers();
+        Ok(Response::new(ListContainersResponse { containers }))
+    }
 }
 
 #[tonic::async_trait]
@@ -288,7 +310,10 @@ impl ImageService for Services {
         let usage = FilesystemUsage {
             timestamp: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
             fs_id: Some(FilesystemIdentifier {
-                mountpoint: state.flavour.mountpoint().to_owned(),
+                mountpoint: state
+                    .image_folder
+                    .clone()
+                    .unwrap_or_else(|| state.flavour.mountpoint().to_owned()),
             }),
             used_bytes: Some(UInt64Value {
                 value: state.used_bytes() + others,

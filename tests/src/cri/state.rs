@@ -1,5 +1,6 @@
 //! What a runtime holds, what it is told to do wrong, and what it has seen. No clock, no socket.
 
+mod containers;
 mod records;
 
 use std::{
@@ -8,10 +9,10 @@ use std::{
 };
 
 use coral_api::ImageReference;
-use coral_proto::runtime_v1::{Image, ImageSpec};
+use coral_proto::runtime_v1::{Container, Image, ImageSpec};
 use tonic::Status;
 
-pub(super) use self::records::{Labels, Record};
+pub(super) use self::records::{Labels, PINNED, Record};
 use super::{
     catalogue::{Artifact, Catalogue},
     credential::CredentialPrint,
@@ -129,6 +130,12 @@ pub(super) struct State {
     scripts: HashMap<String, VecDeque<Outcome>>,
     /// Identities of images that vanish when they are asked for.
     fleeting: BTreeSet<String>,
+    containers: Vec<Container>,
+    pub(super) sandbox_image: Option<String>,
+    /// Where images lie, if it is not where this runtime keeps them.
+    pub(super) image_folder: Option<String>,
+    /// Names of which containerd's own service was asked to delete the record.
+    pub(super) deleted_records: Vec<String>,
     attempts: Vec<Attempt>,
     counts: Counts,
     pub(super) calls: Calls,
@@ -144,6 +151,10 @@ impl State {
             held: BTreeMap::new(),
             scripts: HashMap::new(),
             fleeting: BTreeSet::new(),
+            containers: Vec::new(),
+            sandbox_image: None,
+            image_folder: None,
+            deleted_records: Vec::new(),
             attempts: Vec::new(),
             counts: Counts::default(),
             calls: Calls::default(),
@@ -335,10 +346,21 @@ impl State {
         self.by_name(&name)
     }
 
-    /// Answers `RemoveImage`, which succeeds also when the image is not there.
+    /// Answers `RemoveImage`, which succeeds also when the image is not there. containerd takes all names of the image, and CRI-O the one
+    /// that it was asked for, and the image with its last tag.
     pub(super) fn remove(&mut self, name: &str) {
         self.calls.remove_image += 1;
-        self.vanish(name);
+        let tag = identity(name);
+        let other_tags = |held: &&mut Held| held.tags.iter().any(|other| *other != tag);
+        if self.flavour == Flavour::CriO
+            && let Some(id) = self.find(&tag).map(str::to_owned)
+            && id != tag
+            && let Some(held) = self.held.get_mut(&id).filter(other_tags)
+        {
+            held.tags.remove(&tag);
+            return;
+        }
+        self.vanish(&tag);
     }
 
     fn by_name(&self, name: &str) -> Option<Image> {

@@ -1,14 +1,19 @@
 //! A node of which nothing is real but its agent.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use coral_agent::{Agent, runtime::Runtime};
+use coral_agent::{
+    Agent,
+    filesystem::{Space, probe},
+    runtime::Runtime,
+};
 use coral_api::{
     NodeImages, NodeImagesStatus,
     node_images::{ImageState, ImageStatus},
@@ -48,6 +53,10 @@ pub(crate) struct Hollow {
     writes: Arc<AtomicUsize>,
     /// How long the agent waits for each answer of the API server, in milliseconds.
     answers_take: Arc<AtomicU64>,
+    /// Room for images; none where the agent is to ask the kernel.
+    space: Arc<Mutex<Option<Space>>>,
+    /// The folder in which the agent looks for its runtime, where it is not told.
+    run_folder: Option<PathBuf>,
     agent: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
 }
 
@@ -67,6 +76,11 @@ impl Hollow {
             history: History::start(api.clone(), &name),
             writes: Arc::default(),
             answers_take: Arc::default(),
+            space: Arc::new(Mutex::new(Some(Space {
+                free: 1 << 40,
+                capacity: 1 << 41,
+            }))),
+            run_folder: None,
             agent: None,
             catalogue,
             api,
@@ -131,8 +145,15 @@ impl Hollow {
             .with_layer(&count)
             .with_layer(&delay)
             .build();
-        let runtime = Runtime::new(&self.runtime.endpoint()).unwrap();
-        let agent = Agent::new(client, runtime, self.name.clone(), max_parallel_pulls);
+        let runtime = match &self.run_folder {
+            Some(folder) => Runtime::discover(folder),
+            None => Runtime::new(&self.runtime.endpoint()).unwrap(),
+        };
+        let space = Arc::clone(&self.space);
+        let of_kernel = probe();
+        let agent = Agent::new(client, runtime, self.name.clone(), max_parallel_pulls).with_space_probe(Arc::new(
+            move |folder| space.lock().unwrap().or_else(|| of_kernel(folder)),
+        ));
         let (shutdown_tx, shutdown_rx) = oneshot::channel();
         let task = tokio::spawn(agent.run(async {
             let _ = shutdown_rx.await;
@@ -163,6 +184,21 @@ impl Hollow {
     pub(crate) fn delay_answers(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_millis()).unwrap();
         self.answers_take.store(delay, Ordering::Relaxed);
+    }
+
+    /// The agent is to find its runtime by itself.
+    pub(crate) fn finds_its_runtime_below(&mut self, folder: &Path) {
+        self.run_folder = Some(folder.to_owned());
+    }
+
+    /// How much room there is for images from now on, in bytes.
+    pub(crate) fn has_space(&self, free: i64, capacity: i64) {
+        *self.space.lock().unwrap() = Some(Space { free, capacity });
+    }
+
+    /// The agent is to find out by itself how much room there is.
+    pub(crate) fn has_real_space(&self) {
+        *self.space.lock().unwrap() = None;
     }
 
     pub(crate) fn writes(&self) -> usize {

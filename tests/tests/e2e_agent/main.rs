@@ -22,8 +22,11 @@ mod hollow;
 mod outages;
 mod pulls;
 mod references;
+mod removal;
 mod reports;
 mod site;
+mod sockets;
+mod space;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -88,6 +91,25 @@ fn main() -> ExitCode {
             a_hanging_pull_holds_nothing_else_up
             a_frozen_runtime_is_told_and_holds_nothing_else_up
             a_runtime_that_comes_late_is_found;
+        removal:
+            an_image_goes_when_it_is_to_go_also_under_pressure
+            many_images_go_with_few_writes
+            what_a_container_uses_stays_until_it_ends
+            what_others_pinned_and_what_every_pod_needs_stays
+            only_coral_s_own_name_of_a_shared_image_goes
+            a_pull_ends_before_its_image_goes
+            nothing_is_removed_or_called_gone_while_the_runtime_is_away
+            an_image_that_comes_back_goes_again
+            a_turn_that_comes_again_is_one_more_attempt;
+        space:
+            an_image_that_does_not_fit_waits_until_it_does
+            in_the_reserve_nothing_begins_and_nothing_is_written_over_and_over
+            a_registry_that_does_not_tell_the_size_holds_nothing_up_for_long
+            pulls_under_way_need_room_too
+            the_agent_tells_how_much_room_there_is;
+        sockets:
+            the_first_socket_that_answers_is_the_runtime_s
+            a_restart_does_not_lead_to_another_runtime;
         reports:
             twenty_images_take_few_writes_and_the_last_is_told_at_once
             nothing_is_written_when_nothing_changes

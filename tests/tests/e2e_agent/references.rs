@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coral_api::{FailureReason, node_images::ImageState};
+use coral_api::{FailureReason, conditions, node_images::ImageState};
 use coral_tests::cri::{Catalogue, CredentialPrint, Flavour};
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use kube::{
@@ -119,15 +119,26 @@ pub(crate) async fn containerd_pins_and_cri_o_does_without(site: Site) {
             let of = |short| of(status, &name(short)).is_some_and(|image| image.pinned);
             (of("app"), of("other"))
         };
+        let can_pin = |status: &coral_api::NodeImagesStatus| {
+            let condition = conditions::find(&status.conditions, conditions::PINNING);
+            condition.map(|condition| (condition.status.clone(), condition.reason.clone()))
+        };
         if flavour == Flavour::CriO {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            assert_eq!(pinned(&node.all_present(SOON).await), (false, false));
+            let status = node.all_present(SOON).await;
+            assert_eq!(pinned(&status), (false, false));
+            assert_eq!(can_pin(&status), Some(("False".into(), "Unsupported".into())));
+            node.asks(&[image("app"), image("other")]).await;
+            node.until("nothing to be said of pins", SOON, |status| can_pin(status).is_none())
+                .await;
             continue;
         }
-        node.until("the image to be pinned", A_LOOK, |status| {
-            pinned(status) == (true, false)
-        })
-        .await;
+        let status = node
+            .until("the image to be pinned", A_LOOK, |status| {
+                pinned(status) == (true, false)
+            })
+            .await;
+        assert_eq!(can_pin(&status), Some(("True".into(), "Supported".into())));
         node.asks(&[image("app"), image("other")]).await;
         node.until("the image to be unpinned", A_LOOK, |status| {
             pinned(status) == (false, false)

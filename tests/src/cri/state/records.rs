@@ -95,6 +95,20 @@ impl State {
             .collect()
     }
 
+    /// Deletes one name of an image. The image stays, if only under its ID.
+    pub(crate) fn delete_record(&mut self, name: &str) -> Result<(), Status> {
+        self.deleted_records.push(name.to_owned());
+        for held in self.held.values_mut() {
+            let digests = held.digests.len();
+            held.digests.retain(|digest| digest != name);
+            if held.tags.remove(name) || held.digests.len() < digests {
+                held.labels.remove(name);
+                return Ok(());
+            }
+        }
+        Err(Status::not_found(format!("image {name:?}: not found")))
+    }
+
     /// Changes these labels of a record, and no others. An empty value takes a label away.
     pub(crate) fn label(&mut self, name: &str, changes: Labels) -> Result<Record, Status> {
         for (id, held) in &mut self.held {
@@ -149,6 +163,19 @@ mod tests {
         assert_eq!(names.len(), 3);
         assert!(names.contains(&format!("registry.example/app@{}", record.digest)));
         assert!(state.records(&["size==1".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_deleted_name_leaves_the_others() {
+        let mut state = state();
+        let digest = state.status(APP).unwrap().repo_digests.remove(0);
+        state.delete_record(APP).unwrap();
+        assert_eq!(state.status(APP), None);
+        let image = state.status(&digest).unwrap();
+        assert!(image.repo_tags.is_empty());
+        state.delete_record(&digest).unwrap();
+        assert!(state.status(&image.id).is_some());
+        assert!(state.delete_record(&digest).is_err());
     }
 
     #[test]

@@ -89,6 +89,29 @@ fn one_removal_takes_every_tag_of_an_image() {
 }
 
 #[test]
+fn cri_o_takes_one_tag_after_the_other() {
+    let mut state = state(Flavour::CriO);
+    state.catalogue.publish("registry.example/app:also", "first", 1_000);
+    pull(&mut state, APP).unwrap();
+    pull(&mut state, "registry.example/app:also").unwrap();
+    state.remove(APP);
+    assert_eq!(only(&mut state).repo_tags, ["registry.example/app:also"]);
+    state.remove("registry.example/app:also");
+    assert_eq!(state.held(), 0);
+}
+
+#[test]
+fn containers_name_the_image_by_its_id() {
+    let mut state = state(Flavour::Containerd);
+    assert_eq!(state.run(APP, "web", "app"), None, "the image is not there");
+    let id = pull(&mut state, APP).unwrap();
+    state.run(APP, "web", "app").unwrap();
+    assert_eq!(state.containers()[0].image_ref, id);
+    state.end_pod("web");
+    assert!(state.containers().is_empty());
+}
+
+#[test]
 fn scripted_attempts_end_in_their_order_and_then_well() {
     let mut state = state(Flavour::Containerd);
     state.script(

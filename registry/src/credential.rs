@@ -1,4 +1,4 @@
-//! Credentials for registries, from Secrets, as the kubelet reads and matches them.
+//! Credentials for registries, from Docker's configuration files, as the kubelet reads and matches them.
 //!
 //! The rules are those of the kubelet's `credentialprovider` package, so that what Coral may pull a pod may pull:
 //!
@@ -27,6 +27,13 @@ pub struct Credential {
     pub password: Zeroizing<String>,
     /// A token that stands for both, where a login gave one.
     pub identity_token: Zeroizing<String>,
+}
+
+impl Credential {
+    /// Whether it says nothing. A configuration may name a registry without more.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.username.is_empty() && self.password.is_empty() && self.identity_token.is_empty()
+    }
 }
 
 impl fmt::Debug for Credential {

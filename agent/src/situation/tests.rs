@@ -1,0 +1,51 @@
+use super::*;
+
+#[test]
+fn an_image_that_keeps_vanishing_is_pulled_ever_more_slowly() {
+    use coral_api::NodeImagesSpec;
+    use serde_json::json;
+
+    let entry = serde_json::from_value(json!({"image": "a"})).unwrap();
+    let spec = NodeImagesSpec {
+        paused: None,
+        images: vec![entry],
+    };
+    let mut situation = Situation::new("node-1".into());
+    situation.asked(Some(&NodeImages::new("node-1", spec)));
+    let there = Inventory::from([("docker.io/library/a:latest".to_owned(), HeldImage::default())]);
+    let mut now = Timestamp::UNIX_EPOCH;
+    let mut vanish = |stays: SignedDuration| {
+        situation.pull_began("a", now);
+        situation.pull_succeeded("a", HeldImage::default(), now);
+        situation.looked(now, there.clone());
+        now += stays;
+        situation.looked(now, Inventory::new());
+        situation.pulls["a"]
+            .next_attempt
+            .map(|time| time.duration_since(now).as_secs())
+    };
+    let minute = SignedDuration::from_mins(1);
+    assert_eq!([minute; 4].map(&mut vanish), [None, Some(30), Some(60), Some(120)]);
+    assert_eq!(vanish(SignedDuration::from_hours(2)), None);
+    for _ in 0..10 {
+        vanish(minute);
+    }
+    assert_eq!(vanish(minute), Some(30 * 60));
+}
+
+#[test]
+fn nodes_do_not_knock_in_step() {
+    assert_ne!(pause("node-1", "nginx", 5), pause("node-2", "nginx", 5));
+}
+
+#[test]
+fn pauses_double_up_to_five_minutes() {
+    for (attempt, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (9, 256), (10, 300), (1_000, 300)] {
+        let pause = pause("node-1", "nginx", attempt);
+        let middle = SignedDuration::from_secs(seconds);
+        assert!(
+            pause >= middle * 3 / 4 && pause <= middle * 5 / 4,
+            "attempt {attempt}: {pause:?}"
+        );
+    }
+}
