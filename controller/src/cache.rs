@@ -63,6 +63,16 @@ impl<K: Resource> Cache<K> {
         self.objects.remove(key);
     }
 
+    /// The object, if it is there.
+    pub(crate) fn get(&self, key: &Key) -> Option<&K> {
+        self.objects.get(key).map(|object| &**object)
+    }
+
+    /// The version of the object, if it is there.
+    pub(crate) fn version(&self, key: &Key) -> Option<u128> {
+        version(self.get(key)?)
+    }
+
     /// Whether the object is there.
     pub(crate) fn contains(&self, key: &Key) -> bool {
         self.objects.contains_key(key)

@@ -10,20 +10,37 @@
 
 mod args;
 mod cache;
+mod catch_up;
 mod controller;
+mod lease;
+pub mod metrics;
+mod news;
 pub mod node;
+mod notice;
+mod options;
 pub mod plan;
+mod queue;
+mod rate;
+mod recorder;
+mod watch;
 mod write;
 
 pub use args::Args;
+pub use controller::Controller;
+pub use options::{LeaseOptions, Options};
 
 /// Runs the controller until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { client, log: _ } = args;
+    let options = args.options();
+    let Args { http, client, .. } = args;
     let shutdown = coral_runtime::shutdown()?;
     let client = coral_runtime::client(&client).await?;
-    tracing::info!("The controller starts");
-    controller::Controller::new(client).run(shutdown).await;
+    tracing::info!(identity = options.identity, "The controller starts");
+    let controller = Controller::new(client, options);
+    let metrics = controller.metrics();
+    let registry = metrics.registry();
+    coral_runtime::serve(&http, registry, move || metrics.is_ready()).await?;
+    controller.run(shutdown).await;
     tracing::info!("The controller ends as asked");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What the controller needs to know of a node.
 
-use coral_api::node_images::PauseReason;
-use k8s_openapi::api::core::v1::Node;
+use coral_api::{keys, node_images::PauseReason};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use kube::ResourceExt as _;
 
 /// Taints by which an autoscaler says that it takes the node away.
@@ -10,6 +11,12 @@ const DISRUPTION_TAINTS: &[&str] = &[
     "DeletionCandidateOfClusterAutoscaler",
     "karpenter.sh/disrupted",
     "karpenter.sh/disruption",
+    "karpenter.sh/unregistered",
+];
+
+/// Taints that a node has until it is registered fully.
+const REGISTRATION_TAINTS: &[&str] = &[
+    "node.cloudprovider.kubernetes.io/uninitialized",
     "karpenter.sh/unregistered",
 ];
 
@@ -25,9 +32,38 @@ pub fn is_linux(node: &Node) -> bool {
 pub fn is_eligible(node: &Node) -> bool {
     is_linux(node)
         && node.metadata.deletion_timestamp.is_none()
-        && has_condition(node, "Ready")
+        && is_ready(node)
         && !is_cordoned(node)
         && !is_leaving(node)
+}
+
+/// Whether the node's kubelet says that it can run pods.
+#[must_use]
+pub fn is_ready(node: &Node) -> bool {
+    has_condition(node, "Ready")
+}
+
+/// Since when the node has been Ready, or not Ready, by the clock of whoever said so.
+#[must_use]
+pub fn ready_transition(node: &Node) -> Option<Timestamp> {
+    let ready = conditions(node).find(|condition| condition.type_ == "Ready")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// Where in `spec.taints` the startup taint stands; once for each effect.
+#[must_use]
+pub fn startup_taints(node: &Node) -> Vec<usize> {
+    let taints = taints(node).enumerate();
+    taints
+        .filter(|(_, taint)| taint.key == keys::STARTUP_TAINT)
+        .map(|(place, _)| place)
+        .collect()
+}
+
+/// Whether the node's labels may not be complete yet: a cloud's controller or Karpenter is still to add its own.
+#[must_use]
+pub fn is_registering(node: &Node) -> bool {
+    taints(node).any(|taint| REGISTRATION_TAINTS.contains(&taint.key.as_str()))
 }
 
 /// Why the node's agent is to pull nothing for now.
@@ -57,10 +93,15 @@ pub fn prune(node: &mut Node) {
 }
 
 fn has_condition(node: &Node, kind: &str) -> bool {
-    node.status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| condition.type_ == kind && condition.status == "True")
+    conditions(node).any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+fn conditions(node: &Node) -> impl Iterator<Item = &NodeCondition> {
+    node.status.iter().flat_map(|status| status.conditions.iter().flatten())
+}
+
+fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
 }
 
 fn is_cordoned(node: &Node) -> bool {
@@ -68,10 +109,7 @@ fn is_cordoned(node: &Node) -> bool {
 }
 
 fn is_leaving(node: &Node) -> bool {
-    node.spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten())
-        .any(|taint| DISRUPTION_TAINTS.contains(&taint.key.as_str()))
+    taints(node).any(|taint| DISRUPTION_TAINTS.contains(&taint.key.as_str()))
 }
 
 #[cfg(test)]

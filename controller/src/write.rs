@@ -45,8 +45,9 @@ pub(crate) async fn carry_out(client: &Client, write: Write) -> Result<Written, 
 
 fn name_of(write: &Write) -> String {
     match write {
-        Write::NodeImages { node, .. } | Write::DeleteNodeImages { node } => format!("NodeImages {node}"),
+        Write::NodeImages { node, .. } | Write::DeleteNodeImages { node, .. } => format!("NodeImages {node}"),
         Write::NodeLabels { node, .. } => format!("the labels of node {node}"),
+        Write::RemoveStartupTaint { node, .. } => format!("the startup taint of node {node}"),
         Write::PrefetchStatus { namespace, name, .. } => format!("the status of Prefetch {namespace}/{name}"),
         Write::DeletePrefetch { namespace, name, .. } => format!("the end of Prefetch {namespace}/{name}"),
     }
@@ -69,9 +70,9 @@ async fn send(client: &Client, write: Write) -> Result<Written, kube::Error> {
             let object = api.patch(&node, &apply, &Patch::Apply(&body)).await?;
             Ok(Written::NodeImages(Box::new(object)))
         }
-        Write::DeleteNodeImages { node } => {
+        Write::DeleteNodeImages { node, uid } => {
             let api: Api<NodeImages> = Api::all(client.clone());
-            gone(api.delete(&node, &DeleteParams::default()).await)?;
+            gone(api.delete(&node, &only(uid)).await)?;
             Ok(Written::NodeImagesGone(node))
         }
         Write::NodeLabels { node, labels } => {
@@ -82,6 +83,19 @@ async fn send(client: &Client, write: Write) -> Result<Written, kube::Error> {
                 ..PatchParams::default()
             };
             let mut object = api.patch(&node, &parameters, &Patch::Merge(&body)).await?;
+            crate::node::prune(&mut object);
+            Ok(Written::Node(Box::new(object)))
+        }
+        Write::RemoveStartupTaint {
+            node, node_uid, taints, ..
+        } => {
+            let api: Api<Node> = Api::all(client.clone());
+            let patch: Patch<Node> = Patch::Json(without_taints(&node_uid, &taints));
+            let parameters = PatchParams {
+                field_manager: Some(keys::CONTROLLER_FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            let mut object = api.patch(&node, &parameters, &patch).await?;
             crate::node::prune(&mut object);
             Ok(Written::Node(Box::new(object)))
         }
@@ -102,16 +116,33 @@ async fn send(client: &Client, write: Write) -> Result<Written, kube::Error> {
         }
         Write::DeletePrefetch { namespace, name, uid } => {
             let api: Api<Prefetch> = Api::namespaced(client.clone(), &namespace);
-            let parameters = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: Some(uid),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
-            };
-            gone(api.delete(&name, &parameters).await)?;
+            gone(api.delete(&name, &only(Some(uid))).await)?;
             Ok(Written::PrefetchGone { namespace, name })
         }
+    }
+}
+
+/// Takes the taints at these places of the list away, if they are what they are taken for: a list that somebody changed in the meantime
+/// makes the API server refuse the patch, and nobody else's taint is ever touched.
+fn without_taints(node_uid: &str, taints: &[usize]) -> json_patch::Patch {
+    let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": node_uid})];
+    // From the end, so that the places that are still to come stay what they are.
+    for index in taints.iter().rev() {
+        let path = format!("/spec/taints/{index}");
+        operations.push(json!({"op": "test", "path": format!("{path}/key"), "value": keys::STARTUP_TAINT}));
+        operations.push(json!({"op": "remove", "path": path}));
+    }
+    serde_json::from_value(operations.into()).expect("these operations are a JSON patch")
+}
+
+/// Deletes the object of this UID and none that has come after it.
+fn only(uid: Option<String>) -> DeleteParams {
+    DeleteParams {
+        preconditions: uid.map(|uid| Preconditions {
+            uid: Some(uid),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
     }
 }
 
@@ -121,5 +152,39 @@ fn gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a node's taints when the patch is applied to it, or nothing when it is refused.
+    fn left(uid: &str, taints: &[&str], places: &[usize]) -> Option<Vec<String>> {
+        let taints: Vec<_> = taints
+            .iter()
+            .map(|key| json!({"key": key, "effect": "NoSchedule"}))
+            .collect();
+        let mut node = json!({"metadata": {"uid": uid}, "spec": {"taints": taints}});
+        json_patch::patch(&mut node, &without_taints("node-1", places)).ok()?;
+        let taints = node["spec"]["taints"].as_array().unwrap();
+        Some(
+            taints
+                .iter()
+                .map(|taint| taint["key"].as_str().unwrap().to_owned())
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn only_the_startup_taint_is_taken_away() {
+        const OURS: &str = keys::STARTUP_TAINT;
+        assert_eq!(left("node-1", &["a", OURS, "b"], &[1]).unwrap(), ["a", "b"]);
+        assert_eq!(left("node-1", &[OURS, "a", OURS], &[0, 2]).unwrap(), ["a"]);
+        assert_eq!(left("node-1", &[OURS], &[0]).unwrap(), [""; 0]);
+        // Somebody changed the list, or the node is another one.
+        assert_eq!(left("node-1", &["a", "b", OURS], &[1]), None);
+        assert_eq!(left("node-1", &["a"], &[1]), None);
+        assert_eq!(left("node-2", &[OURS], &[0]), None);
     }
 }

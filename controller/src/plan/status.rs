@@ -1,26 +1,37 @@
 //! How far a Prefetch is.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod verdict;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
 
 use coral_api::{
-    FailureReason, PrefetchStatus,
-    conditions::{self, RECONCILING, STALLED, condition},
-    node_images::{DesiredImage, DesiredState, ImageState},
+    FailureReason, ImageReference, PrefetchStatus,
+    conditions::{self, RECONCILING, STALLED},
+    node_images::{DesiredState, ImageFailure},
     prefetch::{ImageCounts, MAX_FAILURES, Mode, NodeCounts, NodeFailure},
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
-use super::{NodeView, Wish, Write, assignment::Assignments};
+use super::{
+    Wish, Write, removal,
+    view::{NodeView, Standing},
+};
+use verdict::verdict;
 
 /// Most digests that the status of one image lists.
 const MAX_DIGESTS: usize = 8;
 
-/// The write that a Prefetch lacks: its status, or its end.
+/// The write that a Prefetch lacks: its status, or its end. `selected` are the places of the nodes that it selects.
 pub(super) fn write(
     wish: &Wish<'_>,
+    selected: &[usize],
     nodes: &[NodeView<'_>],
-    assignments: &Assignments,
+    refusals: &Refusals,
     now: Timestamp,
 ) -> Option<Write> {
     let metadata = &wish.prefetch.metadata;
@@ -36,12 +47,12 @@ pub(super) fn write(
             uid: metadata.uid.clone()?,
         });
     }
-    let counted: Vec<_> = nodes
-        .iter()
-        .zip(assignments)
-        .filter(|(node, _)| node.is_eligible && wish.selects(node.node))
-        .collect();
-    let status = status(wish, &counted, now);
+    let status = if wish.is_complete {
+        completed(wish)
+    } else {
+        let survey = Survey::new(wish, selected, nodes);
+        status(wish, survey, refusals, now)
+    };
     (wish.prefetch.status.as_ref() != Some(&status)).then(|| Write::PrefetchStatus {
         namespace,
         name,
@@ -50,13 +61,10 @@ pub(super) fn write(
 }
 
 fn is_expired(wish: &Wish<'_>, now: Timestamp) -> bool {
-    let completed = wish
-        .prefetch
-        .status
-        .as_ref()
-        .and_then(|status| status.completion_time.as_ref());
+    let status = wish.prefetch.status.as_ref().filter(|_| wish.is_complete);
+    let completed = status.and_then(|status| status.completion_time.as_ref());
     match (completed, wish.prefetch.spec.ttl_seconds_after_finished) {
-        (Some(completed), Some(ttl)) if wish.prefetch.spec.mode == Mode::Once => {
+        (Some(completed), Some(ttl)) => {
             // A time that somebody wrote into the status may be any.
             let end = completed.0.checked_add(SignedDuration::from_secs(ttl.into()));
             end.is_ok_and(|end| end <= now)
@@ -65,101 +73,152 @@ fn is_expired(wish: &Wish<'_>, now: Timestamp) -> bool {
     }
 }
 
-fn status(
-    wish: &Wish<'_>,
-    nodes: &[(&NodeView<'_>, &BTreeMap<String, DesiredImage>)],
-    now: Timestamp,
-) -> PrefetchStatus {
-    let previous = wish.prefetch.status.clone().unwrap_or_default();
-    let images: Vec<ImageCounts> = wish
-        .images
-        .iter()
-        .map(|(image, spelling)| count_image(image, spelling, nodes))
-        .collect();
-    let state_on = |node: &NodeView<'_>, state| {
-        wish.images.keys().any(|image| {
-            node.reported
-                .get(image.as_str())
-                .is_some_and(|status| status.state == state)
-        })
-    };
-    let is_ready = |node: &NodeView<'_>| wish.images.keys().all(|image| node.holds(image));
-    let is_done = |node: &NodeView<'_>| wish.images.keys().all(|image| node.is_settled(image));
-    let counts = NodeCounts {
-        desired: count(nodes.len()),
-        ready: count(nodes.iter().filter(|(node, _)| is_ready(node)).count()),
-        pulling: count(
-            nodes
-                .iter()
-                .filter(|(node, _)| state_on(node, ImageState::Pulling))
-                .count(),
-        ),
-        failed: count(
-            nodes
-                .iter()
-                .filter(|(node, _)| state_on(node, ImageState::Failed))
-                .count(),
-        ),
-    };
-    let held = nodes
-        .iter()
-        .filter(|(node, desired)| {
-            !is_done(node) && wish.images.keys().all(|image| desired.get(image).is_none_or(is_held))
-        })
-        .count();
-    let is_done = wish.invalid.is_empty() && nodes.iter().all(|(node, _)| is_done(node));
-    let failures = failures(wish, nodes);
-    let verdict = verdict(wish, counts, held, is_done, &failures);
+/// What a Prefetch that is done says for good: how it was at the end. Images that go later, and nodes that come, change nothing.
+fn completed(wish: &Wish<'_>) -> PrefetchStatus {
+    let mut status = wish.prefetch.status.clone().unwrap_or_default();
     let generation = wish.prefetch.metadata.generation;
-    let condition = |kind, value, reason: &str, message: String| {
-        condition(&previous.conditions, kind, value, reason, message, generation, now)
+    status.observed_generation = generation;
+    for condition in &mut status.conditions {
+        condition.observed_generation = generation;
+    }
+    status
+}
+
+fn status(wish: &Wish<'_>, survey: Survey<'_>, refusals: &Refusals, now: Timestamp) -> PrefetchStatus {
+    let previous = wish.prefetch.status.as_ref();
+    let conditions: &[Condition] = previous.map_or(&[], |status| &status.conditions);
+    let generation = wish.prefetch.metadata.generation;
+    let failures = failures(wish, &survey, refusals);
+    let verdict = verdict(wish, &survey, &failures);
+    let condition = |kind, value| {
+        let message = verdict.message.clone();
+        conditions::condition(conditions, kind, value, verdict.reason, message, generation, now)
     };
-    let completion_time = previous
-        .completion_time
-        .filter(|_| wish.prefetch.spec.mode == Mode::Once)
-        .or_else(|| (wish.prefetch.spec.mode == Mode::Once && is_done).then(|| conditions::time(now)));
+    let is_finished = wish.prefetch.spec.mode == Mode::Once && survey.nodes.desired > 0 && survey.is_done(wish);
     PrefetchStatus {
         observed_generation: generation,
         conditions: vec![
-            condition(
-                conditions::READY,
-                verdict.is_ready,
-                verdict.reason,
-                verdict.message.clone(),
-            ),
-            condition(
-                RECONCILING,
-                verdict.is_reconciling,
-                verdict.reason,
-                verdict.message.clone(),
-            ),
-            condition(STALLED, verdict.is_stalled, verdict.reason, verdict.message),
+            condition(conditions::READY, verdict.is_ready),
+            condition(RECONCILING, verdict.is_reconciling),
+            condition(STALLED, verdict.is_stalled),
         ],
-        nodes: counts,
+        nodes: survey.nodes,
         image_count: count(wish.images.len() + wish.invalid.len()),
-        images,
+        images: survey.images,
         failures,
-        start_time: previous.start_time.or_else(|| Some(conditions::time(now))),
-        completion_time,
+        start_time: previous
+            .and_then(|status| status.start_time.clone())
+            .or_else(|| Some(conditions::time(now))),
+        completion_time: is_finished.then(|| conditions::time(now)),
     }
 }
 
-fn count_image(image: &str, spelling: &str, nodes: &[(&NodeView<'_>, &BTreeMap<String, DesiredImage>)]) -> ImageCounts {
-    let reported = || nodes.iter().filter_map(|(node, _)| node.reported.get(image));
-    let in_state = |state| count(reported().filter(|status| status.state == state).count());
-    let digests: BTreeSet<&String> = reported().filter_map(|status| status.digest.as_ref()).collect();
-    ImageCounts {
-        image: spelling.to_owned(),
-        desired: count(nodes.len()),
-        available: in_state(ImageState::Present),
-        pulling: in_state(ImageState::Pulling),
-        failed: in_state(ImageState::Failed),
-        digests: digests.into_iter().take(MAX_DIGESTS).cloned().collect(),
+/// The eligible nodes of a Prefetch, looked at once.
+struct Survey<'a> {
+    nodes: NodeCounts,
+    images: Vec<ImageCounts>,
+    /// Nodes on which every image is there or has failed.
+    done: i32,
+    /// Nodes on which something is missing and nothing may be pulled yet.
+    held: i32,
+    /// Nodes that the Prefetch selects and that do not count.
+    ineligible: i32,
+    failures: Vec<(&'a NodeView<'a>, &'a str, &'a ImageFailure)>,
+}
+
+impl<'a> Survey<'a> {
+    fn new(wish: &'a Wish<'_>, selected: &[usize], nodes: &'a [NodeView<'a>]) -> Self {
+        let mut survey = Self {
+            nodes: NodeCounts::default(),
+            images: Vec::new(),
+            done: 0,
+            held: 0,
+            ineligible: 0,
+            failures: Vec::new(),
+        };
+        let mut images = vec![ImageCounts::default(); wish.images.len()];
+        let mut digests: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); wish.images.len()];
+        for &place in selected {
+            let node = &nodes[place];
+            if !node.is_eligible {
+                survey.ineligible += 1;
+                continue;
+            }
+            survey.nodes.desired += 1;
+            let (mut missing, mut failed, mut pulled, mut released) = (0, 0, 0, 0);
+            for ((image, counts), digests) in wish.images.iter().zip(&mut images).zip(&mut digests) {
+                let Some(cell) = node.cell(image.number) else {
+                    missing += 1;
+                    continue;
+                };
+                if let Some(digest) = cell.reported.and_then(|status| status.digest.as_deref())
+                    && !digests.contains(digest)
+                {
+                    digests.insert(digest);
+                }
+                if let Some(failure) = cell.reported.and_then(|status| status.failure.as_ref()) {
+                    survey.failures.push((node, image.spelling, failure));
+                }
+                if cell.standing() == Standing::There {
+                    counts.available += 1;
+                    continue;
+                }
+                missing += 1;
+                released += usize::from(cell.is_released || cell.is_asked(DesiredState::Present));
+                if cell.has_failed() {
+                    counts.failed += 1;
+                    failed += 1;
+                } else if cell.standing() == Standing::Pulling {
+                    counts.pulling += 1;
+                    pulled += 1;
+                }
+            }
+            // Each node counts once, so that the numbers add up.
+            survey.nodes.ready += i32::from(missing == 0);
+            survey.nodes.failed += i32::from(failed > 0);
+            survey.nodes.pulling += i32::from(failed == 0 && pulled > 0);
+            survey.done += i32::from(missing == failed);
+            survey.held += i32::from(missing > failed && released == 0);
+        }
+        for ((image, counts), digests) in wish.images.iter().zip(&mut images).zip(digests) {
+            image.spelling.clone_into(&mut counts.image);
+            counts.desired = survey.nodes.desired;
+            counts.digests = digests.into_iter().take(MAX_DIGESTS).map(ToOwned::to_owned).collect();
+        }
+        survey.images = images;
+        survey
+    }
+
+    /// Whether nothing is left to do but to try again what has failed.
+    fn is_done(&self, wish: &Wish<'_>) -> bool {
+        wish.invalid.is_empty() && wish.selector.is_ok() && self.done == self.nodes.desired
     }
 }
 
-/// What went wrong, newest first: the attempt that is due last failed last, as pauses grow.
-fn failures(wish: &Wish<'_>, nodes: &[(&NodeView<'_>, &BTreeMap<String, DesiredImage>)]) -> Vec<NodeFailure> {
+/// Removals that nodes could not carry out, by the Prefetch that wanted the image last.
+pub(super) struct Refusals(HashMap<String, Vec<NodeFailure>>);
+
+impl Refusals {
+    pub(super) fn new(nodes: &[NodeView<'_>]) -> Self {
+        let mut refusals: HashMap<String, Vec<NodeFailure>> = HashMap::new();
+        for node in nodes {
+            for (asked, failure) in removal::refused(node) {
+                let image = asked.image.parse::<ImageReference>();
+                let image = image.map_or_else(|_| asked.image.clone(), |image| image.familiar());
+                for key in &asked.requested_by {
+                    let of_prefetch = refusals.entry(key.clone()).or_default();
+                    if of_prefetch.len() < MAX_FAILURES {
+                        of_prefetch.push(on_node(node, &image, failure));
+                    }
+                }
+            }
+        }
+        Self(refusals)
+    }
+}
+
+/// What went wrong: what is wrong with the Prefetch itself, then what failed on nodes, newest first, then removals that were refused.
+fn failures(wish: &Wish<'_>, survey: &Survey<'_>, refusals: &Refusals) -> Vec<NodeFailure> {
     let mut failures: Vec<NodeFailure> = wish
         .invalid
         .iter()
@@ -172,122 +231,25 @@ fn failures(wish: &Wish<'_>, nodes: &[(&NodeView<'_>, &BTreeMap<String, DesiredI
             next_attempt_time: None,
         })
         .collect();
-    let mut on_nodes: Vec<NodeFailure> = Vec::new();
-    for (node, _) in nodes {
-        for (image, spelling) in &wish.images {
-            let Some(failure) = node
-                .reported
-                .get(image.as_str())
-                .and_then(|status| status.failure.as_ref())
-            else {
-                continue;
-            };
-            on_nodes.push(NodeFailure {
-                node: node.name.to_owned(),
-                image: (*spelling).to_owned(),
-                reason: failure.reason,
-                message: failure.message.clone(),
-                attempts: failure.attempts,
-                next_attempt_time: failure.next_attempt_time.clone(),
-            });
-        }
-    }
-    on_nodes.sort_by(|a, b| b.next_attempt_time.cmp(&a.next_attempt_time));
-    failures.extend(on_nodes);
+    let mut on_nodes: Vec<_> = survey.failures.iter().collect();
+    // The attempt that is due last failed last, as pauses grow. The sort is stable: then the order of nodes and images.
+    on_nodes.sort_by_key(|(_, _, failure)| Reverse(failure.next_attempt_time.as_ref().map(|time| time.0)));
+    let on_nodes = on_nodes.into_iter().take(MAX_FAILURES);
+    failures.extend(on_nodes.map(|(node, image, failure)| on_node(node, image, failure)));
+    failures.extend(refusals.0.get(&wish.key).into_iter().flatten().cloned());
     failures.truncate(MAX_FAILURES);
     failures
 }
 
-/// What the three conditions say.
-struct Verdict {
-    is_ready: bool,
-    is_reconciling: bool,
-    is_stalled: bool,
-    reason: &'static str,
-    message: String,
-}
-
-fn verdict(wish: &Wish<'_>, nodes: NodeCounts, held: usize, is_done: bool, failures: &[NodeFailure]) -> Verdict {
-    let verdict = |is_ready, is_reconciling, is_stalled, reason, message| Verdict {
-        is_ready,
-        is_reconciling,
-        is_stalled,
-        reason,
-        message,
-    };
-    let images = match wish.images.len() {
-        1 => "the image".to_owned(),
-        number => format!("all {number} images"),
-    };
-    let have = format!("{} of {} nodes have {images}", nodes.ready, nodes.desired);
-    let first_failure = failures.first().map_or_else(String::new, |failure| {
-        let place = if failure.node.is_empty() {
-            String::new()
-        } else {
-            format!(" on {}", failure.node)
-        };
-        format!(": {}{place}: {}", failure.image, failure.reason)
-    });
-    if !wish.invalid.is_empty() {
-        let bad = counted(
-            wish.invalid.len(),
-            "entry of spec.images is",
-            "entries of spec.images are",
-        );
-        return verdict(
-            false,
-            !is_done && !all_settled(nodes),
-            true,
-            "InvalidReference",
-            format!("{bad} not an image reference{first_failure}"),
-        );
+fn on_node(node: &NodeView<'_>, image: &str, failure: &ImageFailure) -> NodeFailure {
+    NodeFailure {
+        node: node.name.to_owned(),
+        image: image.to_owned(),
+        reason: failure.reason,
+        message: failure.message.clone(),
+        attempts: failure.attempts,
+        next_attempt_time: failure.next_attempt_time.clone(),
     }
-    if nodes.desired == 0 {
-        let message =
-            "no eligible node matches the node selector: eligible are Linux nodes that are Ready and not cordoned"
-                .to_owned();
-        return verdict(true, false, false, "NoNodes", message);
-    }
-    if nodes.ready == nodes.desired {
-        let on = counted(usize::try_from(nodes.desired).unwrap_or(0), "node has", "nodes have");
-        return verdict(true, false, false, "AllPresent", format!("{on} {images}"));
-    }
-    if is_done {
-        return verdict(
-            false,
-            false,
-            true,
-            "ImagesFailed",
-            format!("{have}; {} failed{first_failure}", nodes.failed),
-        );
-    }
-    if wish.prefetch.spec.suspend {
-        return verdict(
-            false,
-            false,
-            false,
-            "Suspended",
-            format!("{have}; the Prefetch is suspended"),
-        );
-    }
-    let message = if held > 0 {
-        format!("{have}; {held} wait for their turn")
-    } else {
-        have
-    };
-    verdict(false, true, false, "Pulling", message)
-}
-
-const fn all_settled(nodes: NodeCounts) -> bool {
-    nodes.ready + nodes.failed >= nodes.desired
-}
-
-fn is_held(entry: &DesiredImage) -> bool {
-    entry.state == DesiredState::Held
-}
-
-fn counted(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn count(number: usize) -> i32 {

@@ -1,79 +1,171 @@
 //! A Prefetch, read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use coral_api::{ImageReference, InvalidReference, Prefetch, keys, prefetch::Mode, prefetch::PullPolicy};
+use coral_api::{ImageReference, InvalidReference, Prefetch, conditions, keys, prefetch::Mode, prefetch::PullPolicy};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{
     ResourceExt as _,
-    core::{Selector, SelectorExt as _},
+    core::{Expression, Selector, SelectorExt as _},
 };
+
+use super::NodeView;
 
 /// How often `Always` looks again where the Prefetch does not say.
 const DEFAULT_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
+
+/// Number of an image in the [`Catalogue`]. Numbers have the order of the names.
+pub(super) type ImageNumber = usize;
+
+/// The images that some Prefetch names, each read once however many nodes it is for.
+pub(super) struct Catalogue {
+    images: Vec<CataloguedImage>,
+    numbers: HashMap<String, ImageNumber>,
+}
+
+/// An image that some Prefetch names.
+pub(super) struct CataloguedImage {
+    /// The name that nodes are asked for.
+    pub(super) name: String,
+    /// Key of the node label that says that the image is there.
+    pub(super) label: String,
+}
+
+impl Catalogue {
+    pub(super) fn number(&self, name: &str) -> Option<ImageNumber> {
+        self.numbers.get(name).copied()
+    }
+
+    pub(super) fn image(&self, number: ImageNumber) -> &CataloguedImage {
+        &self.images[number]
+    }
+}
 
 /// A Prefetch, read.
 pub(super) struct Wish<'a> {
     /// `namespace/name`.
     pub(super) key: String,
     pub(super) prefetch: &'a Prefetch,
-    /// The images by the name that nodes are asked for, each with the first spelling of the Prefetch.
-    pub(super) images: BTreeMap<String, &'a str>,
+    /// The images in the order of their names.
+    pub(super) images: Vec<WishedImage<'a>>,
     /// What is no image reference. The schema refuses nearly all of it.
     pub(super) invalid: Vec<InvalidReference>,
-    /// None when the selector cannot be understood, which selects nothing.
-    selector: Option<Selector>,
+    /// How long one attempt may take.
+    pub(super) timeout: SignedDuration,
+    /// What is wrong with a selector that cannot be understood; such a one selects nothing. The schema refuses nearly all of them.
+    pub(super) selector: Result<Selector, String>,
+    /// Whether it was to be done once and is done.
+    pub(super) is_complete: bool,
 }
 
-impl<'a> Wish<'a> {
-    pub(super) fn new(prefetch: &'a Prefetch) -> Self {
-        let mut images = BTreeMap::new();
+/// An image that a Prefetch names.
+pub(super) struct WishedImage<'a> {
+    pub(super) number: ImageNumber,
+    /// As the Prefetch spells it first.
+    pub(super) spelling: &'a str,
+}
+
+/// Reads every Prefetch.
+pub(super) fn read<'a>(prefetches: &[&'a Prefetch]) -> (Catalogue, Vec<Wish<'a>>) {
+    let mut wishes = Vec::with_capacity(prefetches.len());
+    let mut names: Vec<BTreeMap<String, &'a str>> = Vec::with_capacity(prefetches.len());
+    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    for prefetch in prefetches {
+        let mut spellings = BTreeMap::new();
         let mut invalid = Vec::new();
         for spelling in &prefetch.spec.images {
             match spelling.parse::<ImageReference>() {
                 Ok(image) => {
-                    images.entry(image.identity()).or_insert(spelling.as_str());
+                    let name = image.identity();
+                    labels.entry(name.clone()).or_insert_with(|| image.label_key());
+                    spellings.entry(name).or_insert(spelling.as_str());
                 }
                 Err(error) => invalid.push(error),
             }
         }
-        let selector = prefetch.spec.node_selector.clone().unwrap_or_default();
-        Self {
+        let timeout = std::time::Duration::from(prefetch.spec.timeout);
+        names.push(spellings);
+        wishes.push(Wish {
             key: format!("{}/{}", prefetch.namespace().unwrap_or_default(), prefetch.name_any()),
             prefetch,
-            images,
+            images: Vec::new(),
             invalid,
-            selector: Selector::try_from(selector).ok(),
-        }
+            timeout: SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX),
+            selector: selector(prefetch),
+            is_complete: false,
+        });
     }
+    let numbers: HashMap<String, ImageNumber> = labels.keys().cloned().zip(0..).collect();
+    for (wish, spellings) in wishes.iter_mut().zip(names) {
+        wish.images = spellings
+            .into_iter()
+            .map(|(name, spelling)| WishedImage {
+                number: numbers[&name],
+                spelling,
+            })
+            .collect();
+        wish.is_complete = is_complete(wish);
+    }
+    let images = labels
+        .into_iter()
+        .map(|(name, label)| CataloguedImage { name, label })
+        .collect();
+    (Catalogue { images, numbers }, wishes)
+}
 
+fn selector(prefetch: &Prefetch) -> Result<Selector, String> {
+    let selector = prefetch.spec.node_selector.clone().unwrap_or_default();
+    let expressions = selector.match_expressions.clone().unwrap_or_default();
+    Selector::try_from(selector).map_err(|error| {
+        let mut expressions = expressions.into_iter();
+        let wrong = expressions.find(|expression| Expression::try_from(expression.clone()).is_err());
+        wrong.map_or_else(
+            || error.to_string(),
+            |wrong| {
+                format!(
+                    "the expression with key {} and operator {} is not valid",
+                    wrong.key, wrong.operator
+                )
+            },
+        )
+    })
+}
+
+/// Whether a Prefetch of mode `Once` is done. One that names an image that it did not name then begins anew.
+fn is_complete(wish: &Wish<'_>) -> bool {
+    let Some(status) = &wish.prefetch.status else {
+        return false;
+    };
+    let counted: HashSet<&str> = status.images.iter().map(|counts| counts.image.as_str()).collect();
+    wish.prefetch.spec.mode == Mode::Once
+        && status.completion_time.is_some()
+        && wish.images.iter().all(|image| counted.contains(image.spelling))
+}
+
+impl Wish<'_> {
     /// Whether the node is one of those that are to hold the images, by its labels.
-    pub(super) fn selects(&self, node: &Node) -> bool {
-        crate::node::is_linux(node)
+    pub(super) fn selects(&self, node: &NodeView<'_>) -> bool {
+        node.is_linux
             && self.prefetch.metadata.deletion_timestamp.is_none()
             && self
                 .selector
                 .as_ref()
-                .is_some_and(|selector| selector.matches(node.labels()))
+                .is_ok_and(|selector| selector.matches(node.node.labels()))
     }
 
     /// Whether it begins no further pulls: it is suspended, or was to be done once and is done.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.prefetch.spec.suspend || self.is_complete()
+        self.prefetch.spec.suspend || self.is_complete
     }
 
-    /// Whether it was to be done once and is done.
-    pub(super) fn is_complete(&self) -> bool {
-        let completion_time = self
-            .prefetch
-            .status
-            .as_ref()
-            .and_then(|status| status.completion_time.as_ref());
-        self.prefetch.spec.mode == Mode::Once && completion_time.is_some()
+    /// Its place among those that give turns: by priority, then whoever came first.
+    pub(super) fn order(&self) -> impl Ord + use<'_> {
+        let created = self.prefetch.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (std::cmp::Reverse(self.prefetch.spec.priority), created, &self.key)
     }
 
     /// How many of `selected` nodes may pull at the same time; at least one.
@@ -109,7 +201,9 @@ impl<'a> Wish<'a> {
             .get(keys::REFRESH_ANNOTATION)
             .and_then(|time| time.parse::<Timestamp>().ok())
             .filter(|time| *time <= now);
-        [Some(created), by_interval, on_demand].into_iter().flatten().max()
+        let latest = [Some(created), by_interval, on_demand].into_iter().flatten().max()?;
+        // Whole seconds, as the object of the node will have it.
+        Some(conditions::time(latest).0)
     }
 }
 
@@ -157,7 +251,7 @@ mod tests {
         ] {
             let prefetch = prefetch(&serde_json::json!({"images": ["a"], "parallelism": parallelism}));
             assert_eq!(
-                Wish::new(&prefetch).parallelism(selected),
+                read(&[&prefetch]).1[0].parallelism(selected),
                 slots,
                 "{parallelism} of {selected}"
             );
@@ -167,12 +261,15 @@ mod tests {
     #[test]
     fn spellings_of_one_image_are_one_wish() {
         let prefetch = prefetch(&serde_json::json!({"images": ["nginx", "docker.io/library/nginx:latest", "Bad"]}));
-        let wish = Wish::new(&prefetch);
-        assert_eq!(
-            wish.images,
-            BTreeMap::from([("docker.io/library/nginx:latest".to_owned(), "nginx")])
-        );
-        assert_eq!(wish.invalid.len(), 1);
+        let (catalogue, wishes) = read(&[&prefetch]);
+        let images: Vec<_> = wishes[0]
+            .images
+            .iter()
+            .map(|image| (image.number, image.spelling))
+            .collect();
+        assert_eq!(images, [(0, "nginx")]);
+        assert_eq!(catalogue.image(0).name, "docker.io/library/nginx:latest");
+        assert_eq!(wishes[0].invalid.len(), 1);
     }
 
     #[test]
@@ -181,7 +278,7 @@ mod tests {
         let mut prefetch =
             prefetch(&serde_json::json!({"images": ["a"], "pullPolicy": "Always", "refreshInterval": "10m"}));
         let after = |prefetch: &Prefetch, minutes| {
-            Wish::new(prefetch).refresh_after("node-1", created + SignedDuration::from_mins(minutes))
+            read(&[prefetch]).1[0].refresh_after("node-1", created + SignedDuration::from_mins(minutes))
         };
         assert_eq!(after(&prefetch, 5), Some(created));
         let first = after(&prefetch, 13).unwrap();

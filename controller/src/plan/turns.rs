@@ -1,0 +1,375 @@
+//! Whose turn it is to pull.
+//!
+//! A node pulls an image that it lacks, or refreshes one that it has, only while it holds a turn of a Prefetch that wants the image. Each
+//! Prefetch has as many turns as its `parallelism` says, and the nodes that hold any turn are bounded, too. A turn ends when every
+//! image is there or has failed; the entries that failed are held back then, so that the slow attempts that follow, too, are made
+//! within the budgets. Priority decides which Prefetch gives its turns first; it takes none away.
+//!
+//! Which turns were given stands in the objects of the nodes. The [`Memory`] only adds since when a node has made no progress,
+//! and which attempts a turn was given for; without it, turns are read from the objects and their time begins anew.
+
+mod held;
+
+use std::collections::BTreeMap;
+
+use coral_api::node_images::DesiredState;
+use jiff::{SignedDuration, Timestamp};
+
+use held::{HeldTurn, Outcome, Progress};
+
+use super::{
+    Limits, Wish,
+    view::{NodeView, Standing},
+};
+
+/// Pause before a node that made no progress in a turn gets another one.
+const LOST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+
+/// The turns that were given, by Prefetch (`namespace/name`) and node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Turns {
+    /// Whether there was a plan before: then a node that is not listed has no turn.
+    has_begun: bool,
+    by_prefetch: BTreeMap<String, BTreeMap<String, Turn>>,
+}
+
+/// What a node has to do with a Prefetch's budget.
+#[derive(Clone, Debug, PartialEq)]
+enum Turn {
+    /// It is the node's turn.
+    Held(HeldTurn),
+    /// The turn is over, but a pull that was begun goes on; until the agent has answered, one may have begun that it has not told of.
+    Finishing { since: Timestamp, progress: Progress },
+    /// The turn was taken away, because the agent was silent or made no progress.
+    Lost { since: Timestamp, was_silent: bool },
+}
+
+/// What came of giving turns.
+pub(super) struct Given {
+    pub(super) turns: Turns,
+    /// Nodes that count against a budget.
+    pub(super) pulling_nodes: usize,
+    /// Nodes that wait for a turn.
+    pub(super) waiting_nodes: usize,
+}
+
+/// One Prefetch, while turns are given.
+struct Desk<'a, 'b> {
+    wish: &'a Wish<'b>,
+    /// Nodes that it selects, as places in the list of nodes.
+    selected: &'a [usize],
+    /// Nodes that may have a turn at the same time.
+    budget: usize,
+    /// Nodes that count against the budget.
+    busy: usize,
+    /// Those of them that hold a turn of this Prefetch. The others pull its images by the turn of another one.
+    holding: usize,
+    turns: BTreeMap<String, Turn>,
+    /// Nodes that lack images which have not been tried, and have not lost a turn.
+    fresh: Vec<Candidate>,
+    /// Nodes that are to try again or to refresh.
+    later: Vec<Candidate>,
+}
+
+/// A node that could use a turn.
+struct Candidate {
+    place: usize,
+    /// Since when it could.
+    since: Timestamp,
+    /// Whether it counts against the budget as it is.
+    is_busy: bool,
+}
+
+/// Gives the turns of every Prefetch to its nodes and notes on the nodes which images may be pulled. `selected` has, for each Prefetch, the
+/// places of the nodes that it selects.
+pub(super) fn give(
+    wishes: &[Wish<'_>],
+    selected: &[Vec<usize>],
+    nodes: &mut [NodeView<'_>],
+    previous: &Turns,
+    limits: &Limits,
+    now: Timestamp,
+) -> Given {
+    let mut desks: Vec<Desk<'_, '_>> = wishes
+        .iter()
+        .zip(selected)
+        .map(|(wish, selected)| Desk::new(wish, selected, nodes))
+        .collect();
+    desks.sort_by(|a, b| a.wish.order().cmp(&b.wish.order()));
+
+    for desk in &mut desks {
+        desk.go_on(nodes, previous, now);
+    }
+    let mut is_pulling = vec![false; nodes.len()];
+    for desk in &mut desks {
+        desk.count(nodes, &mut is_pulling, now);
+    }
+    let mut cluster = ClusterBudget {
+        left: limits.max_pulling_nodes.map_or(usize::MAX, |most| {
+            most.saturating_sub(is_pulling.iter().filter(|is_pulling| **is_pulling).count())
+        }),
+        is_pulling,
+    };
+    // A node that has not had its chance goes before one that has, whichever Prefetch it is for: what fails must not hold up what may succeed.
+    for desk in &mut desks {
+        let fresh = std::mem::take(&mut desk.fresh);
+        desk.fresh = desk.grant(fresh, false, nodes, &mut cluster, now);
+    }
+    for desk in &mut desks {
+        let later = std::mem::take(&mut desk.later);
+        desk.later = desk.grant(later, true, nodes, &mut cluster, now);
+    }
+
+    let mut is_waiting = vec![false; nodes.len()];
+    for candidate in desks.iter().flat_map(|desk| desk.fresh.iter().chain(&desk.later)) {
+        is_waiting[candidate.place] = true;
+    }
+    let count = |which: &[bool]| which.iter().filter(|is| **is).count();
+    Given {
+        pulling_nodes: count(&cluster.is_pulling),
+        waiting_nodes: count(&is_waiting),
+        turns: Turns {
+            has_begun: true,
+            by_prefetch: desks
+                .into_iter()
+                .filter(|desk| !desk.turns.is_empty())
+                .map(|desk| (desk.wish.key.clone(), desk.turns))
+                .collect(),
+        },
+    }
+}
+
+/// The budget of the whole cluster.
+struct ClusterBudget {
+    /// Further nodes that may begin.
+    left: usize,
+    /// For each node, whether it counts.
+    is_pulling: Vec<bool>,
+}
+
+impl<'a, 'b> Desk<'a, 'b> {
+    fn new(wish: &'a Wish<'b>, selected: &'a [usize], nodes: &[NodeView<'_>]) -> Self {
+        let eligible = selected.iter().filter(|&&place| nodes[place].is_eligible).count();
+        Self {
+            wish,
+            selected,
+            budget: wish.parallelism(eligible),
+            busy: 0,
+            holding: 0,
+            turns: BTreeMap::new(),
+            fresh: Vec::new(),
+            later: Vec::new(),
+        }
+    }
+
+    /// Lets the nodes whose turn it is go on, and takes turns away that are over.
+    fn go_on(&mut self, nodes: &mut [NodeView<'_>], previous: &Turns, now: Timestamp) {
+        let known = previous.by_prefetch.get(&self.wish.key);
+        if known.is_none() && previous.has_begun {
+            return;
+        }
+        for &place in self.selected {
+            let node = &mut nodes[place];
+            let turn = match known.and_then(|known| known.get(node.name)) {
+                Some(Turn::Held(turn)) => Some(turn.clone()),
+                Some(other) => {
+                    self.turns.insert(node.name.to_owned(), other.clone());
+                    None
+                }
+                None if previous.has_begun => None,
+                None => HeldTurn::read(self.wish, node, now),
+            };
+            let turn = match turn.map(|turn| turn.go_on(self.wish, node, now)) {
+                None | Some(Outcome::Ends) => continue,
+                Some(Outcome::GoesOn(turn)) => {
+                    turn.release(self.wish, node);
+                    Turn::Held(turn)
+                }
+                Some(Outcome::IsStopped(progress)) => Turn::Finishing { since: now, progress },
+                Some(Outcome::IsLost { was_silent }) => Turn::Lost { since: now, was_silent },
+            };
+            self.turns.insert(node.name.to_owned(), turn);
+        }
+    }
+
+    /// Counts the nodes that are busy and gathers those that could use a turn.
+    fn count(&mut self, nodes: &[NodeView<'_>], is_pulling: &mut [bool], now: Timestamp) {
+        for &place in self.selected {
+            let node = &nodes[place];
+            let needs = Needs::of(self.wish, node, now);
+            if needs.is_nothing() {
+                self.turns.remove(node.name);
+                continue;
+            }
+            let turn = self.turns.remove(node.name);
+            let (turn, is_busy) = self.weigh(turn, &needs, node, now);
+            if is_busy {
+                self.busy += 1;
+                is_pulling[place] = true;
+            }
+            let is_held = matches!(turn, Some(Turn::Held(_)));
+            if is_held {
+                self.holding += 1;
+            } else {
+                self.gather(place, node, turn.as_ref(), &needs, is_busy, now);
+            }
+            if let Some(turn) = turn {
+                self.turns.insert(node.name.to_owned(), turn);
+            }
+        }
+        // Agents that are known to be there come first; the sort is stable.
+        self.fresh.sort_by_key(|candidate| !nodes[candidate.place].is_acknowledged);
+        self.later.sort_by_key(|candidate| candidate.since);
+    }
+
+    /// What is to be remembered of a node, and whether it counts against the budget.
+    fn weigh(&self, turn: Option<Turn>, needs: &Needs, node: &NodeView<'_>, now: Timestamp) -> (Option<Turn>, bool) {
+        match turn {
+            Some(Turn::Held(_)) => (turn, true),
+            Some(Turn::Lost { .. }) => (turn, needs.is_released),
+            _ if needs.is_released => (turn, true),
+            None if !needs.is_being_pulled => (None, false),
+            finishing => {
+                let (since, before) = match finishing {
+                    Some(Turn::Finishing { since, progress }) => (since, Some(progress)),
+                    _ => (now, None),
+                };
+                let progress = Progress::of(before.as_ref(), None, self.wish, node, now);
+                let is_moving = needs.is_being_pulled && !progress.has_stopped(now);
+                let has_not_answered =
+                    before.is_some() && !node.is_acknowledged && now.duration_since(since) < held::SILENCE;
+                let is_busy = is_moving || has_not_answered;
+                let turn = Turn::Finishing { since, progress };
+                ((is_busy || needs.is_being_pulled).then_some(turn), is_busy)
+            }
+        }
+    }
+
+    /// Notes the node as one that could use a turn, if it could.
+    fn gather(
+        &mut self,
+        place: usize,
+        node: &NodeView<'_>,
+        turn: Option<&Turn>,
+        needs: &Needs,
+        is_busy: bool,
+        now: Timestamp,
+    ) {
+        if !node.can_pull() || self.wish.is_at_rest() {
+            return;
+        }
+        let candidate = |since| Candidate { place, since, is_busy };
+        if let Some(Turn::Lost { since, was_silent }) = turn {
+            // An agent that has been silent has to answer first. One that answers, but got nothing done, is left alone for a while.
+            let is_over = *was_silent || *since + LOST_PAUSE <= now;
+            if node.is_acknowledged && is_over && needs.could_begin() {
+                self.later.push(candidate(*since));
+            }
+        } else if needs.untried > 0 {
+            self.fresh.push(candidate(now));
+        } else if let Some(since) = needs.due {
+            self.later.push(candidate(since));
+        }
+    }
+
+    /// Gives turns to the first candidates that the budgets allow, and returns the others.
+    fn grant(
+        &mut self,
+        candidates: Vec<Candidate>,
+        tries_again: bool,
+        nodes: &mut [NodeView<'_>],
+        cluster: &mut ClusterBudget,
+        now: Timestamp,
+    ) -> Vec<Candidate> {
+        let mut waiting = Vec::new();
+        for candidate in candidates {
+            let place = candidate.place;
+            let used = if candidate.is_busy { self.holding } else { self.busy };
+            let fits = used < self.budget;
+            if !fits || !(cluster.is_pulling[place] || cluster.left > 0) {
+                waiting.push(candidate);
+                continue;
+            }
+            self.holding += 1;
+            self.busy += usize::from(!candidate.is_busy);
+            if !cluster.is_pulling[place] {
+                cluster.is_pulling[place] = true;
+                cluster.left -= 1;
+            }
+            let node = &mut nodes[place];
+            let turn = HeldTurn::new(self.wish, node, tries_again, now);
+            turn.release(self.wish, node);
+            self.turns.insert(node.name.to_owned(), Turn::Held(turn));
+        }
+        waiting
+    }
+}
+
+/// What a Prefetch could do on a node with a turn.
+#[derive(Default)]
+struct Needs {
+    /// Images that are missing and have not used up their attempts.
+    untried: usize,
+    /// Since when an image that failed could be tried again, or one that is there be refreshed.
+    due: Option<Timestamp>,
+    /// Whether the node may pull an image: it has a turn for it, of this Prefetch or another one, or the object still says that it has
+    /// one. What is taken back counts until it is written that it is.
+    is_released: bool,
+    /// Whether the runtime is at work on an image.
+    is_being_pulled: bool,
+}
+
+impl Needs {
+    fn of(wish: &Wish<'_>, node: &NodeView<'_>, now: Timestamp) -> Self {
+        let mut needs = Self::default();
+        let mut target = None;
+        for image in &wish.images {
+            let Some(cell) = node.cell(image.number).filter(|cell| !cell.askers.is_empty()) else {
+                continue;
+            };
+            needs.is_being_pulled |= cell.is_being_pulled();
+            match cell.standing() {
+                Standing::There => {
+                    let asked = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
+                    let is_asked = asked.is_some_and(|time| cell.is_older_than(time.0));
+                    needs.is_released |= is_asked || cell.refresh.is_some();
+                    let target = *target.get_or_insert_with(|| wish.refresh_after(node.name, now));
+                    if let Some(target) = target.filter(|target| cell.is_older_than(*target)) {
+                        needs.note_due(target, is_asked);
+                    }
+                }
+                Standing::Failed => {
+                    needs.is_released |= cell.is_released;
+                    let (_, next_attempt) = cell.failure();
+                    let since = next_attempt.unwrap_or(Timestamp::UNIX_EPOCH);
+                    if since <= now {
+                        let is_asked = cell.is_asked(DesiredState::Present);
+                        needs.note_due(since, is_asked);
+                        needs.is_released |= is_asked;
+                    }
+                }
+                Standing::Pulling | Standing::Missing => {
+                    needs.is_released |= cell.is_released || cell.is_asked(DesiredState::Present);
+                    needs.untried += 1;
+                }
+            }
+        }
+        needs
+    }
+
+    /// What an earlier turn released is taken back first, so that whoever waits has a chance in between.
+    fn note_due(&mut self, since: Timestamp, is_asked: bool) {
+        if is_asked {
+            return;
+        }
+        self.due = Some(self.due.map_or(since, |due| due.min(since)));
+    }
+
+    const fn could_begin(&self) -> bool {
+        self.untried > 0 || self.due.is_some()
+    }
+
+    const fn is_nothing(&self) -> bool {
+        !self.could_begin() && !self.is_released && !self.is_being_pulled
+    }
+}

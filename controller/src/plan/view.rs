@@ -1,0 +1,216 @@
+//! A node, with what its object asks of it and what its agent has said.
+
+use coral_api::{
+    NodeImages,
+    node_images::{DesiredImage, DesiredState, ImageState, ImageStatus, PauseReason},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+
+use super::{
+    assignment::Askers,
+    wish::{Catalogue, ImageNumber},
+};
+
+/// A node, with what its object asks of it and what its agent has said.
+#[expect(clippy::struct_excessive_bools, reason = "they are facts about a node, each with its own source")]
+pub(super) struct NodeView<'a> {
+    pub(super) name: &'a str,
+    pub(super) node: &'a Node,
+    /// The object of this node.
+    pub(super) object: Option<&'a NodeImages>,
+    /// An object of this name that another node has left behind. What it says is not about this node.
+    pub(super) stale_object: Option<&'a NodeImages>,
+    pub(super) is_linux: bool,
+    pub(super) is_ready: bool,
+    /// Whether it may be asked for images that it was not asked for before.
+    pub(super) is_eligible: bool,
+    pub(super) paused: Option<PauseReason>,
+    /// Whether the agent has answered to what the object asks now.
+    pub(super) is_acknowledged: bool,
+    /// What is asked for, by images that no Prefetch names.
+    pub(super) unnamed: Vec<&'a DesiredImage>,
+    /// The images that some Prefetch names and that the node is, or was, or is to be asked for; by number.
+    cells: Vec<Cell<'a>>,
+}
+
+/// One image on one node.
+pub(super) struct Cell<'a> {
+    pub(super) image: ImageNumber,
+    /// What the object asks now.
+    pub(super) asked: Option<&'a DesiredImage>,
+    /// What the agent has said.
+    pub(super) reported: Option<&'a ImageStatus>,
+    /// The Prefetches that want it here.
+    pub(super) askers: Askers,
+    /// Whether one of them is not at rest, so that what is there is kept there.
+    pub(super) is_kept: bool,
+    /// Whether the node has a turn for it.
+    pub(super) is_released: bool,
+    /// The time of the refresh that the node has a turn for.
+    pub(super) refresh: Option<Timestamp>,
+}
+
+/// Where an image stands on a node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    There,
+    Pulling,
+    /// Its attempts are used up.
+    Failed,
+    /// It is not there, and may be tried.
+    Missing,
+}
+
+impl<'a> NodeView<'a> {
+    pub(super) fn new(node: &'a Node, object: Option<&'a NodeImages>, catalogue: &Catalogue) -> Self {
+        let is_own = |object: &&NodeImages| {
+            let mut owners = object.owner_references().iter().filter(|owner| owner.kind == "Node");
+            // An object without an owner is taken over.
+            owners.next().is_none_or(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
+        };
+        let own = object.filter(is_own);
+        let mut view = Self {
+            name: node.metadata.name.as_deref().unwrap_or_default(),
+            node,
+            object: own,
+            stale_object: object.filter(|_| own.is_none()),
+            is_linux: crate::node::is_linux(node),
+            is_ready: crate::node::is_ready(node),
+            is_eligible: crate::node::is_eligible(node),
+            paused: crate::node::pause_reason(node),
+            is_acknowledged: own.is_some_and(|object| {
+                let status = object.status.as_ref();
+                status.is_some_and(|status| status.observed_generation == object.metadata.generation)
+            }),
+            unnamed: Vec::new(),
+            cells: Vec::new(),
+        };
+        let Some(object) = own else {
+            return view;
+        };
+        for entry in &object.spec.images {
+            match catalogue.number(&entry.image) {
+                Some(image) => view.cell_mut(image).asked = Some(entry),
+                None => view.unnamed.push(entry),
+            }
+        }
+        for status in object.status.iter().flat_map(|status| &status.images) {
+            if let Some(image) = catalogue.number(&status.image) {
+                view.cell_mut(image).reported = Some(status);
+            }
+        }
+        view
+    }
+
+    /// Whether its agent would begin a pull now.
+    pub(super) const fn can_pull(&self) -> bool {
+        self.is_eligible && self.paused.is_none()
+    }
+
+    pub(super) fn cells(&self) -> &[Cell<'a>] {
+        &self.cells
+    }
+
+    pub(super) fn cell(&self, image: ImageNumber) -> Option<&Cell<'a>> {
+        let place = self.cells.binary_search_by_key(&image, |cell| cell.image).ok()?;
+        Some(&self.cells[place])
+    }
+
+    pub(super) fn cell_mut(&mut self, image: ImageNumber) -> &mut Cell<'a> {
+        let place = self.cells.binary_search_by_key(&image, |cell| cell.image);
+        let place = place.unwrap_or_else(|place| {
+            self.cells.insert(place, Cell::new(image));
+            place
+        });
+        &mut self.cells[place]
+    }
+
+    /// Whether the image is there, as the agent has it.
+    pub(super) fn holds(&self, image: ImageNumber) -> bool {
+        self.cell(image).is_some_and(|cell| cell.standing() == Standing::There)
+    }
+
+    /// What the agent has said of an image, whether a Prefetch names it or not.
+    pub(super) fn reported(&self, name: &str) -> Option<&'a ImageStatus> {
+        let status = self.object?.status.as_ref()?;
+        status.images.iter().find(|image| image.image == name)
+    }
+}
+
+impl Cell<'_> {
+    const fn new(image: ImageNumber) -> Self {
+        Self {
+            image,
+            asked: None,
+            reported: None,
+            askers: Askers::NOBODY,
+            is_kept: false,
+            is_released: false,
+            refresh: None,
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match self.reported.map(|status| status.state) {
+            Some(ImageState::Present) => Standing::There,
+            Some(ImageState::Pulling) => Standing::Pulling,
+            Some(ImageState::Failed) => Standing::Failed,
+            Some(ImageState::Waiting | ImageState::Absent) | None => Standing::Missing,
+        }
+    }
+
+    pub(super) fn is_asked(&self, state: DesiredState) -> bool {
+        self.asked.is_some_and(|entry| entry.state == state)
+    }
+
+    /// Attempts that have failed, and when the next is due.
+    pub(super) fn failure(&self) -> (i32, Option<Timestamp>) {
+        let failure = self.reported.and_then(|status| status.failure.as_ref());
+        failure.map_or((0, None), |failure| {
+            let next = failure.next_attempt_time.as_ref().map(|time| time.0);
+            (failure.attempts, next)
+        })
+    }
+
+    /// Whether its attempts are used up, though one more may be under way.
+    pub(super) fn has_failed(&self) -> bool {
+        match self.standing() {
+            Standing::Failed => true,
+            Standing::Pulling => self.asked.is_some_and(|entry| self.failure().0 >= entry.backoff_limit),
+            Standing::There | Standing::Missing => false,
+        }
+    }
+
+    /// Whether it is there and is being pulled again.
+    pub(super) fn is_being_refreshed(&self) -> bool {
+        let pull = self.reported.and_then(|status| status.pull.as_ref());
+        self.standing() == Standing::There
+            && pull.is_some_and(|pull| pull.start_time.is_some() && pull.seconds.is_none())
+    }
+
+    /// Whether the runtime is at work on it.
+    pub(super) fn is_being_pulled(&self) -> bool {
+        self.standing() == Standing::Pulling || self.is_being_refreshed()
+    }
+
+    /// Whether it is there, but not from a pull that began at this time or later.
+    pub(super) fn is_older_than(&self, time: Timestamp) -> bool {
+        self.standing() == Standing::There && self.pull_began().is_none_or(|began| began < time)
+    }
+
+    /// When the last successful pull began. Of one that an earlier run of the agent made only the end is known.
+    fn pull_began(&self) -> Option<Timestamp> {
+        let status = self.reported?;
+        let pull = status.pull.as_ref().filter(|pull| pull.seconds.is_some());
+        let began = pull.and_then(|pull| pull.start_time.as_ref());
+        began.or(status.last_pull_time.as_ref()).map(|time| time.0)
+    }
+
+    /// Bytes that have arrived of a pull that is under way.
+    pub(super) fn bytes(&self) -> i64 {
+        let pull = self.reported.and_then(|status| status.pull.as_ref());
+        pull.and_then(|pull| pull.done_bytes).unwrap_or_default()
+    }
+}
