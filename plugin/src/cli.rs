@@ -6,7 +6,16 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands::{
-        allow_secret::AllowSecretArgs, completion::CompletionArgs, prefetch::PrefetchArgs, status::StatusArgs,
+        allow_secret::AllowSecretArgs,
+        completion::CompletionArgs,
+        delete::DeleteArgs,
+        images::ImagesArgs,
+        install::{InstallArgs, UpgradeArgs},
+        prefetch::PrefetchArgs,
+        refresh::RefreshArgs,
+        status::StatusArgs,
+        suspend::{ResumeArgs, SuspendArgs},
+        uninstall::UninstallArgs,
         version::VersionArgs,
     },
     exit, human, naming,
@@ -33,8 +42,16 @@ pub(crate) struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Install(InstallArgs),
+    Upgrade(UpgradeArgs),
+    Uninstall(UninstallArgs),
     Prefetch(PrefetchArgs),
     Status(StatusArgs),
+    Images(ImagesArgs),
+    Refresh(RefreshArgs),
+    Suspend(SuspendArgs),
+    Resume(ResumeArgs),
+    Delete(DeleteArgs),
     AllowSecret(AllowSecretArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),

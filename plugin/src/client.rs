@@ -103,9 +103,18 @@ impl Cluster {
     }
 
     /// Lists objects page by page.
-    pub(crate) async fn list<K>(
+    pub(crate) async fn list<K>(&self, api: impl Fn(Client) -> Api<K>, each: impl FnMut(K)) -> Result<(), RequestError>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        self.list_selected(api, None, each).await
+    }
+
+    /// Lists the objects with these labels page by page.
+    pub(crate) async fn list_selected<K>(
         &self,
         api: impl Fn(Client) -> Api<K>,
+        selector: Option<&str>,
         mut each: impl FnMut(K),
     ) -> Result<(), RequestError>
     where
@@ -114,7 +123,7 @@ impl Cluster {
         let mut token: Option<String> = None;
         loop {
             let page = self
-                .request(async |client| list_page(&api(client), token.as_deref()).await)
+                .request(async |client| list_page(&api(client), selector, token.as_deref()).await)
                 .await?;
             token = page.metadata.continue_.filter(|token| !token.is_empty());
             page.items.into_iter().for_each(&mut each);
@@ -126,12 +135,13 @@ impl Cluster {
 }
 
 /// One page of a list. Where the list went on changing for so long that the server forgot the first page, it goes on with what is there now.
-async fn list_page<K>(api: &Api<K>, token: Option<&str>) -> Result<ObjectList<K>, kube::Error>
+async fn list_page<K>(api: &Api<K>, selector: Option<&str>, token: Option<&str>) -> Result<ObjectList<K>, kube::Error>
 where
     K: Clone + Debug + DeserializeOwned,
 {
     let page = |token: Option<&str>| ListParams {
         continue_token: token.map(str::to_owned),
+        label_selector: selector.map(str::to_owned),
         ..ListParams::default().limit(PAGE)
     };
     match api.list(&page(token)).await {

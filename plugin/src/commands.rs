@@ -2,8 +2,14 @@
 
 pub(crate) mod allow_secret;
 pub(crate) mod completion;
+pub(crate) mod delete;
+pub(crate) mod images;
+pub(crate) mod install;
 pub(crate) mod prefetch;
+pub(crate) mod refresh;
 pub(crate) mod status;
+pub(crate) mod suspend;
+pub(crate) mod uninstall;
 pub(crate) mod version;
 
 use std::io;
@@ -11,7 +17,7 @@ use std::io;
 use tokio::runtime;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, ClusterArgs, Command},
     client::Cluster,
     error::Error,
     printer::Printer,
@@ -21,16 +27,25 @@ use crate::{
 pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
     let Cli { command, cluster } = cli;
     match command {
+        Command::Install(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::Upgrade(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::Uninstall(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::Prefetch(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::Status(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Images(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Refresh(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Suspend(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Resume(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Delete(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::AllowSecret(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Version(arguments) => arguments.run(printer),
         Command::Completion(arguments) => arguments.run(printer),
-        Command::Prefetch(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
-        Command::AllowSecret(arguments) => {
-            runtime()?.block_on(async { arguments.run(&Cluster::connect(&cluster).await?, printer).await })
-        }
-        Command::Status(arguments) => {
-            runtime()?.block_on(async { arguments.run(&Cluster::connect(&cluster).await?, printer).await })
-        }
     }
+}
+
+/// Does something on the cluster that the arguments and the environment name.
+fn on(arguments: &ClusterArgs, run: impl AsyncFnOnce(&Cluster) -> Result<u8, Error>) -> Result<u8, Error> {
+    runtime()?.block_on(async { run(&Cluster::connect(arguments).await?).await })
 }
 
 /// One thread is enough for one person, and starts at once.

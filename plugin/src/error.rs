@@ -1,11 +1,12 @@
 //! Everything that can end a command, and how it ends.
 
-use std::{io, process::ExitCode};
+use std::{io, process::ExitCode, time::Duration};
 
 use crate::{
     client::{ConnectError, RequestError},
-    exit,
+    exit, human,
     images::InvalidImages,
+    manifests::InvalidManifest,
     printer::Printer,
     wait,
 };
@@ -31,6 +32,33 @@ pub(crate) enum Error {
         names: Vec<String>,
         near: Vec<String>,
     },
+    #[error("Coral has nothing on node {}", quoted(.names))]
+    NoSuchNode { names: Vec<String>, near: Vec<String> },
+    #[error(
+        "Coral's controller did not note within {} that the images of prefetch {prefetch} are to go; nothing was deleted",
+        human::duration(*after)
+    )]
+    RemovalNotNoted { prefetch: String, after: Duration },
+    #[error("failed to choose an image: this is a development build, and no registry has one of it")]
+    NoImage,
+    #[error("Coral is installed in namespace {namespace}, and cannot be in {wanted}, too")]
+    InstalledElsewhere { namespace: String, wanted: String },
+    #[error("Coral is not installed in this cluster, so there is nothing to upgrade")]
+    NothingToUpgrade,
+    #[error("nothing was uninstalled, because nobody agreed to it")]
+    NotConfirmed,
+    #[error("timed out after {} waiting until {object} is gone", human::duration(*after))]
+    NotGone { object: String, after: Duration },
+    #[error("failed to apply {object}: {message}")]
+    ApplyConflict { object: String, message: String },
+    #[error("timed out after {} waiting until Coral runs: {waiting}", human::duration(*after))]
+    NotRunning {
+        after: Duration,
+        waiting: String,
+        namespace: String,
+    },
+    #[error(transparent)]
+    Manifest(#[from] InvalidManifest),
     #[error(transparent)]
     Wait(#[from] wait::Error),
     #[error("failed to write the output: {0}")]
@@ -55,15 +83,38 @@ impl Error {
             Self::NoSuchPrefetch { near, namespace, .. } if near.is_empty() => Some(format!(
                 "`kubectl coral status -n {namespace}` lists those that are there, -A those of all namespaces"
             )),
-            Self::NoSuchPrefetch { near, .. } => Some(format!("did you mean {}?", near.join(" or "))),
+            Self::NoSuchNode { near, .. } if near.is_empty() => Some(
+                "no Prefetch asks it for anything, or there is no such node: `kubectl get nodes`".to_owned(),
+            ),
+            Self::NoSuchPrefetch { near, .. } | Self::NoSuchNode { near, .. } => Some(format!("did you mean {}?", near.join(" or "))),
+            Self::RemovalNotNoted { .. } => Some(format!(
+                "{}. spec.removalPolicy is Remove now, so the same command goes on from here; without --remove-images the Prefetch is deleted at once",
+                wait::UNSEEN_HINT
+            )),
+            Self::NoImage => Some(
+                "name one with --image; `cargo xtask image registry.example/coral:dev` builds and pushes the image of a checkout"
+                    .to_owned(),
+            ),
+            Self::InstalledElsewhere { namespace, .. } => Some(format!(
+                "`kubectl coral upgrade` acts on the one in {namespace}; to move it, `kubectl coral uninstall --keep-crds` it first"
+            )),
+            Self::NothingToUpgrade => Some("kubectl coral install".to_owned()),
+            Self::ApplyConflict { .. } => Some(
+                "somebody else manages these fields: let them go on with it, or take the fields over with --force-conflicts"
+                    .to_owned(),
+            ),
+            Self::NotConfirmed => Some("--yes agrees to it".to_owned()),
+            Self::NotGone { .. } => Some("the same command again goes on from here; --timeout waits longer".to_owned()),
+            Self::NotRunning { namespace, .. } => Some(format!("kubectl -n {namespace} get pods; kubectl -n {namespace} get events")),
             Self::Wait(error) => error.hint(),
-            Self::Output(_) | Self::Runtime(_) | Self::Format(_) => None,
+            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) => None,
         }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
             Self::Images(_) => exit::USAGE,
+            Self::NotRunning { .. } | Self::NotGone { .. } => exit::TIMED_OUT,
             Self::Wait(error) => error.exit_code(),
             // The reader has what it wanted: `kubectl coral status | head -1`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::SUCCESS,

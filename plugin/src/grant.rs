@@ -7,32 +7,25 @@ use k8s_openapi::api::{
     core::v1::Secret,
     rbac::v1::{Role, RoleBinding},
 };
-use kube::{
-    Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
-    core::ApiResource,
-};
+use kube::{Api, Client, core::ApiResource};
 use serde_json::{Value, json};
 
 use crate::{
+    apply::{Manner, Outcome, apply},
     client::{Cluster, RequestError},
-    output,
+    installation,
 };
 
-/// What became of one of the objects: `role.rbac.authorization.k8s.io/coral-agent-regcred created`.
-#[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Outcome {
-    /// The object, as kubectl names it.
-    pub(crate) object: String,
-    /// `created`, `configured` or `unchanged`.
-    pub(crate) change: &'static str,
-}
+/// Label of what this command made for somebody, so that `uninstall` finds it.
+pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kubectl-coral");
 
 /// Lets the agents read the Secret in the namespace of the cluster's context.
 pub(crate) async fn allow(cluster: &Cluster, secret: &str, dry_run: bool) -> Result<Vec<Outcome>, RequestError> {
+    let manner = Manner { dry_run, force: false };
     let mut outcomes = Vec::new();
-    for (resource, object) in objects(cluster.namespace(), secret) {
-        outcomes.push(apply(cluster, &resource, &object, dry_run).await?);
+    let agents = installation::namespace_or_default(cluster).await;
+    for (resource, object) in objects(cluster.namespace(), secret, &agents) {
+        outcomes.push(apply(cluster, &resource, &object, manner).await?);
     }
     Ok(outcomes)
 }
@@ -50,10 +43,10 @@ pub(crate) async fn exists(cluster: &Cluster, secret: &str) -> Result<Option<boo
     }
 }
 
-/// The Role and its binding.
-fn objects(namespace: &str, secret: &str) -> [(ApiResource, Value); 2] {
+/// The Role and its binding to the service account in the namespace of the agents.
+fn objects(namespace: &str, secret: &str, agents: &str) -> [(ApiResource, Value); 2] {
     let name = format!("{}-{secret}", keys::AGENT_SERVICE_ACCOUNT);
-    let metadata = json!({"name": name, "namespace": namespace});
+    let metadata = json!({"name": name, "namespace": namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}});
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
@@ -68,7 +61,7 @@ fn objects(namespace: &str, secret: &str) -> [(ApiResource, Value); 2] {
         "subjects": [{
             "kind": "ServiceAccount",
             "name": keys::AGENT_SERVICE_ACCOUNT,
-            "namespace": keys::SYSTEM_NAMESPACE,
+            "namespace": agents,
         }],
     });
     [
@@ -77,48 +70,24 @@ fn objects(namespace: &str, secret: &str) -> [(ApiResource, Value); 2] {
     ]
 }
 
-async fn apply(
-    cluster: &Cluster,
-    resource: &ApiResource,
-    object: &Value,
-    dry_run: bool,
-) -> Result<Outcome, RequestError> {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let api = |client: Client| -> Api<DynamicObject> { Api::namespaced_with(client, cluster.namespace(), resource) };
-    let before = cluster.request(async |client| api(client).get_opt(name).await).await?;
-    let parameters = PatchParams {
-        dry_run,
-        ..PatchParams::apply(keys::PLUGIN_FIELD_MANAGER)
-    };
-    let patch = Patch::Apply(object);
-    let after = cluster
-        .request(async |client| api(client).patch(name, &parameters, &patch).await)
-        .await?;
-    let change = match before {
-        None => "created",
-        Some(before) if before.metadata.resource_version == after.metadata.resource_version => "unchanged",
-        Some(_) => "configured",
-    };
-    Ok(Outcome {
-        object: output::name(name, resource),
-        change,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_role_is_about_one_secret_and_nothing_else() {
-        let [(_, role), (_, binding)] = objects("shop", "regcred");
+        let [(_, role), (_, binding)] = objects("shop", "regcred", "coral-system");
         assert_eq!(
             role["rules"],
             json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["regcred"], "verbs": ["get"]}])
         );
         assert_eq!(
             role["metadata"],
-            json!({"name": "coral-agent-regcred", "namespace": "shop"})
+            json!({
+                "name": "coral-agent-regcred",
+                "namespace": "shop",
+                "labels": {"app.kubernetes.io/managed-by": "kubectl-coral"},
+            })
         );
         assert_eq!(binding["roleRef"]["name"], "coral-agent-regcred");
         assert_eq!(

@@ -8,6 +8,7 @@
 //!
 //! What is worth testing is pure: [`selector`], [`naming`], [`matrix`], [`failures`], the layout of tables, and the judgement of a wait.
 
+mod apply;
 mod cli;
 mod client;
 mod commands;
@@ -20,12 +21,17 @@ mod fixtures;
 mod grant;
 mod human;
 mod images;
+mod installation;
+mod inventory;
+mod manifests;
 mod matrix;
 mod naming;
 mod near;
 mod output;
+mod prefetches;
 mod printer;
 mod progress;
+mod rollout;
 mod selector;
 mod table;
 mod wait;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use coral_api::ImageReference;
+use coral_api::{ImageReference, keys};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +29,39 @@ pub(crate) fn parse_name(text: &str) -> Result<String, InvalidName> {
     } else {
         Err(InvalidName { longest: 253 })
     }
+}
+
+/// Why a text does not name a Prefetch.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum InvalidPrefetch {
+    #[error("{kind:?} is not the type of a Prefetch; write NAME, prefetch/NAME or pf/NAME")]
+    Kind { kind: String },
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+/// Reads `web`, or `TYPE/web` with any spelling of the type that kubectl knows.
+pub(crate) fn parse_prefetch(text: &str) -> Result<String, InvalidPrefetch> {
+    let name = match text.split_once('/') {
+        None => text,
+        Some((kind, name)) => {
+            let (short, group) = kind.split_once('.').unwrap_or((kind, ""));
+            let is_type = ["prefetch", "prefetches", "pf"].contains(&short.to_ascii_lowercase().as_str());
+            if !is_type || !["", keys::GROUP, "v1alpha1.image.stvz.io"].contains(&group) {
+                return Err(InvalidPrefetch::Kind { kind: kind.to_owned() });
+            }
+            name
+        }
+    };
+    Ok(parse_name(name)?)
+}
+
+/// Reads `node-1` or `node/node-1`.
+pub(crate) fn parse_node(text: &str) -> Result<String, InvalidName> {
+    let name = ["node/", "nodes/", "no/"]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix));
+    parse_name(name.unwrap_or(text))
 }
 
 /// Reads the name of a namespace: a DNS label.
@@ -170,6 +203,22 @@ mod tests {
             let name = name(&[image], None);
             assert!(name.starts_with(start), "{name}");
             assert_eq!(parse_namespace(&name), Ok(name.clone()));
+        }
+    }
+
+    #[test]
+    fn the_type_may_stand_before_the_name() {
+        for text in [
+            "web",
+            "pf/web",
+            "prefetch/web",
+            "Prefetches/web",
+            "prefetch.image.stvz.io/web",
+        ] {
+            assert_eq!(parse_prefetch(text).as_deref(), Ok("web"), "{text}");
+        }
+        for text in ["pod/web", "pf/web/x", "prefetch.apps/web", "/web", "pf/"] {
+            assert!(parse_prefetch(text).is_err(), "{text}");
         }
     }
 

@@ -1,10 +1,56 @@
 //! Objects as text, as kubectl prints them.
 
+use clap::ValueEnum;
 use kube::{api::DynamicObject, core::ApiResource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::{error::Error, printer::Printer};
+
+/// How a command that changes an object shows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ObjectFormat {
+    Json,
+    Yaml,
+    Name,
+}
+
+/// Whether anything is kept, as for kubectl.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum DryRun {
+    #[default]
+    None,
+    Client,
+    Server,
+}
+
+impl DryRun {
+    /// What stands behind the verb.
+    pub(crate) const fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Client => " (dry run)",
+            Self::Server => " (server dry run)",
+        }
+    }
+}
+
+/// Prints an object as `--output` says, or what became of it: `prefetch.image.stvz.io/web created`.
+pub(crate) fn print(
+    printer: &Printer,
+    format: Option<ObjectFormat>,
+    name: &str,
+    verb: &str,
+    object: &Value,
+) -> Result<(), Error> {
+    printer.data(match format {
+        None => format!("{name} {verb}"),
+        Some(ObjectFormat::Name) => name.to_owned(),
+        Some(ObjectFormat::Json) => json(object)?,
+        Some(ObjectFormat::Yaml) => yaml(object)?,
+    })?;
+    Ok(())
+}
 
 /// JSON with kubectl's indentation.
 pub(crate) fn json(value: &Value) -> Result<String, Error> {
@@ -40,5 +86,10 @@ pub(crate) fn list(items: &[Value]) -> Value {
 
 /// `prefetch.image.stvz.io/web`
 pub(crate) fn name(object: &str, resource: &ApiResource) -> String {
-    format!("{}.{}/{object}", resource.kind.to_lowercase(), resource.group)
+    let kind = resource.kind.to_lowercase();
+    if resource.group.is_empty() {
+        format!("{kind}/{object}")
+    } else {
+        format!("{kind}.{}/{object}", resource.group)
+    }
 }

@@ -1,6 +1,7 @@
 //! What people see while they wait.
 
 mod plain;
+pub(crate) mod steps;
 mod terminal;
 
 use coral_api::Prefetch;

@@ -8,8 +8,7 @@ use kube::core::Status;
 use crate::human;
 
 /// What to do where Coral's resources are unknown to the API server.
-const INSTALL_HINT: &str =
-    "Coral is not installed in this cluster: the README of Coral's repository says how, under `Install it`";
+const INSTALL_HINT: &str = "Coral is not installed in this cluster: `kubectl coral install` does that";
 
 /// A request that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -4,11 +4,10 @@ mod request;
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use coral_api::Prefetch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::ApiResource;
-use serde_json::Value;
 
 use self::request::Request;
 use crate::{
@@ -18,7 +17,8 @@ use crate::{
     error::Error,
     exit, grant, human,
     images::{self, Images},
-    naming, output,
+    naming,
+    output::{self, DryRun, ObjectFormat},
     printer::Printer,
     progress, selector, wait,
 };
@@ -79,20 +79,6 @@ pub(crate) struct PrefetchArgs {
     dry_run: DryRun,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum ObjectFormat {
-    Json,
-    Yaml,
-    Name,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum DryRun {
-    None,
-    Client,
-    Server,
-}
-
 impl PrefetchArgs {
     /// Makes the Prefetch, and waits for it.
     pub(crate) async fn run(self, cluster: &ClusterArgs, printer: &Printer) -> Result<u8, Error> {
@@ -119,7 +105,7 @@ impl PrefetchArgs {
         };
         if dry_run == DryRun::Client {
             let object = request.object(&client::offline_namespace(cluster).await?);
-            print(printer, &request, output, &object, "created (dry run)")?;
+            output::print(printer, output, &request.full_name(), "created (dry run)", &object)?;
             return Ok(exit::SUCCESS);
         }
         let cluster = Cluster::connect(cluster).await?;
@@ -135,12 +121,11 @@ impl PrefetchArgs {
             printer.warning(warning);
         }
         let is_dry = dry_run == DryRun::Server;
-        let suffix = if is_dry { " (server dry run)" } else { "" };
-        let verb = format!("{}{suffix}", applied.change.as_str());
+        let verb = format!("{}{}", applied.change.as_str(), dry_run.suffix());
         let shown_at_the_end = wait && !is_dry && matches!(output, Some(ObjectFormat::Json | ObjectFormat::Yaml));
         if !shown_at_the_end {
             let object = output::object(&applied.object, &request.resource)?;
-            print(printer, &request, output, &object, &verb)?;
+            output::print(printer, output, &request.full_name(), &verb, &object)?;
         }
         if !wait || is_dry {
             return Ok(exit::SUCCESS);
@@ -150,32 +135,10 @@ impl PrefetchArgs {
         let waited = wait::until_ready(&cluster, &applied.prefetch, timeout, progress.as_mut()).await;
         if shown_at_the_end {
             let object = request.get(&cluster).await?;
-            print(
-                printer,
-                &request,
-                output,
-                &output::object(&object, &request.resource)?,
-                &verb,
-            )?;
+            let object = output::object(&object, &request.resource)?;
+            output::print(printer, output, &request.full_name(), &verb, &object)?;
         }
         waited?;
         Ok(exit::SUCCESS)
     }
-}
-
-fn print(
-    printer: &Printer,
-    request: &Request,
-    format: Option<ObjectFormat>,
-    object: &Value,
-    verb: &str,
-) -> Result<(), Error> {
-    let name = output::name(&request.name, &request.resource);
-    printer.data(match format {
-        None => format!("{name} {verb}"),
-        Some(ObjectFormat::Name) => name,
-        Some(ObjectFormat::Json) => output::json(object)?,
-        Some(ObjectFormat::Yaml) => output::yaml(object)?,
-    })?;
-    Ok(())
 }

@@ -6,7 +6,7 @@ mod overview;
 use clap::{Args, ValueEnum};
 use coral_api::{NodeImages, Prefetch};
 use jiff::Timestamp;
-use kube::{Api, ResourceExt as _, api::DynamicObject, core::ApiResource};
+use kube::{Api, api::DynamicObject};
 use serde_json::Value;
 
 use self::layout::Wanted;
@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     exit, failures,
     matrix::Matrix,
-    near, output,
+    naming, output, prefetches,
     printer::Printer,
 };
 
@@ -50,9 +50,13 @@ Examples:
   kubectl coral status -A"
 )]
 pub(crate) struct StatusArgs {
-    /// Names of Prefetches; all of the namespace if there is none
-    #[arg(value_name = "NAME", value_parser = crate::naming::parse_name)]
+    /// Names of Prefetches, also as prefetch/NAME; all of the namespace if there is none
+    #[arg(value_name = "NAME", value_parser = naming::parse_prefetch)]
     names: Vec<String>,
+
+    /// The Prefetches with these labels
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "names")]
+    selector: Option<String>,
 
     /// The Prefetches of all namespaces
     #[arg(short = 'A', long, conflicts_with = "names")]
@@ -81,12 +85,12 @@ impl StatusArgs {
     pub(crate) async fn run(self, cluster: &Cluster, printer: &Printer) -> Result<u8, Error> {
         let Self {
             names,
+            selector,
             all_namespaces,
             output,
             no_headers,
         } = self;
-        let resource = ApiResource::erase::<Prefetch>(&());
-        let (objects, missing) = find(cluster, &resource, &names, all_namespaces).await?;
+        let (objects, missing) = prefetches::find(cluster, &names, selector.as_deref(), all_namespaces).await?;
         match output {
             StatusFormat::Table | StatusFormat::Wide if !objects.is_empty() => {
                 let view = View {
@@ -98,11 +102,13 @@ impl StatusArgs {
             }
             StatusFormat::Name => {
                 for object in &objects {
-                    printer.data(output::name(&object.name_any(), &resource))?;
+                    printer.data(prefetches::name(object))?;
                 }
             }
             StatusFormat::Json | StatusFormat::Yaml => {
-                let items = objects.iter().map(|object| output::object(object, &resource));
+                let items = objects
+                    .iter()
+                    .map(|object| output::object(object, &prefetches::resource()));
                 let mut items = items.collect::<Result<Vec<Value>, _>>()?;
                 let value = match names.len() {
                     1 => items.pop(),
@@ -117,11 +123,9 @@ impl StatusArgs {
                     })?;
                 }
             }
-            StatusFormat::Table | StatusFormat::Wide if names.is_empty() => printer.note(if all_namespaces {
-                "No resources found".to_owned()
-            } else {
-                format!("No resources found in {} namespace.", cluster.namespace())
-            }),
+            StatusFormat::Table | StatusFormat::Wide if names.is_empty() => {
+                prefetches::tell_empty(cluster, all_namespaces, printer);
+            }
             StatusFormat::Table | StatusFormat::Wide => {}
         }
         match missing {
@@ -129,57 +133,6 @@ impl StatusArgs {
             None => Ok(exit::SUCCESS),
         }
     }
-}
-
-/// The objects that are there, and an error about those that are not.
-async fn find(
-    cluster: &Cluster,
-    resource: &ApiResource,
-    names: &[String],
-    all_namespaces: bool,
-) -> Result<(Vec<DynamicObject>, Option<Error>), Error> {
-    let api = |client| -> Api<DynamicObject> {
-        if all_namespaces {
-            Api::all_with(client, resource)
-        } else {
-            Api::namespaced_with(client, cluster.namespace(), resource)
-        }
-    };
-    let list = async || {
-        let mut objects = Vec::new();
-        cluster.list(api, |object| objects.push(object)).await.map(|()| objects)
-    };
-    if names.is_empty() {
-        return Ok((list().await?, None));
-    }
-    let mut objects = Vec::new();
-    let mut missing = Vec::new();
-    for name in names {
-        match cluster.request(async |client| api(client).get_opt(name).await).await {
-            Ok(Some(object)) => objects.push(object),
-            Ok(None) => missing.push(name.clone()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if missing.is_empty() {
-        return Ok((objects, None));
-    }
-    // Who may read one object need not be allowed to list them: then there are no suggestions.
-    let others: Vec<String> = list()
-        .await
-        .unwrap_or_default()
-        .iter()
-        .map(kube::ResourceExt::name_any)
-        .collect();
-    let near = missing
-        .iter()
-        .flat_map(|name| near::nearest(name, others.iter().map(String::as_str)));
-    let error = Error::NoSuchPrefetch {
-        near: near.map(str::to_owned).collect(),
-        namespace: cluster.namespace().to_owned(),
-        names: missing,
-    };
-    Ok((objects, Some(error)))
 }
 
 /// How the tables are shown.
@@ -191,12 +144,7 @@ struct View {
 
 /// Prints the Prefetches, the nodes, and what there is to say about them.
 async fn show(cluster: &Cluster, printer: &Printer, objects: &[DynamicObject], view: &View) -> Result<(), Error> {
-    let parse = |object: &DynamicObject| object.clone().try_parse::<Prefetch>();
-    let prefetches: Vec<Prefetch> = objects
-        .iter()
-        .map(parse)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::Format(error.to_string()))?;
+    let prefetches: Vec<Prefetch> = objects.iter().map(prefetches::parse).collect::<Result<_, _>>()?;
     let now = Timestamp::now();
     let mut matrix = Matrix::new(&prefetches);
     let nodes = cluster

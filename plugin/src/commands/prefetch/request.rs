@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{Cluster, RequestError},
     error::Error,
-    human, selector,
+    human, output, selector,
 };
 
 /// What is asked for.
@@ -84,6 +84,11 @@ impl Request {
     /// The images as people know them, one spelling for each, so that asking again changes nothing.
     fn spellings(&self) -> Vec<String> {
         self.images.iter().map(ImageReference::familiar).collect()
+    }
+
+    /// `prefetch.image.stvz.io/web`
+    pub(super) fn full_name(&self) -> String {
+        output::name(&self.name, &self.resource)
     }
 
     fn api(&self, cluster: &Cluster, client: kube::Client) -> Api<DynamicObject> {

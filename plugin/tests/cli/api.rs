@@ -1,7 +1,5 @@
 //! The commands against a small API server: what they ask of it, and what they make of its answers. Waiting is in `wait.rs`.
 
-mod support;
-
 use std::{
     fmt::Write as _,
     io::Read as _,
@@ -9,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     Home,
     fake_api::FakeApi,
     objects::{failure, node, not_found, present, status},
 };
+use serde_json::{Value, json};
 
 const PREFETCHES: &str = "/apis/image.stvz.io/v1alpha1/namespaces/shop/prefetches";
 const NODES: &str = "/apis/image.stvz.io/v1alpha1/nodeimages";

@@ -1,24 +1,22 @@
 //! `prefetch --wait` against a small API server.
 
-mod support;
-
 use std::{
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-use support::{
-    Home,
+use crate::support::{
+    Home, Outcome,
     fake_api::FakeApi,
     objects::{condition, failure, node, not_found, present, status},
 };
+use serde_json::{Value, json};
 
 const PREFETCHES: &str = "/apis/image.stvz.io/v1alpha1/namespaces/shop/prefetches";
 
 /// Runs `prefetch nginx:1.29 --name web --wait` while the cluster does something.
-fn wait(more: &[&str], meanwhile: impl FnOnce(&FakeApi) + Send + 'static) -> support::Outcome {
+fn wait(more: &[&str], meanwhile: impl FnOnce(&FakeApi) + Send + 'static) -> Outcome {
     let api = FakeApi::start();
     let home = Home::with_server(&api.url);
     let mut arguments = vec!["prefetch", "nginx:1.29", "--name", "web", "--wait"];

@@ -98,11 +98,13 @@ impl FakeApi {
     /// Deletes the only Prefetch that there is, when it is there.
     pub(crate) fn delete_prefetch(&self) {
         let path = self.wait_for_prefetch();
-        let mut state = self.lock();
-        let object = state.objects.remove(&path).unwrap();
-        state.version += 1;
-        let version = state.version;
-        state.events.push((version, path, "DELETED", object));
+        self.lock().delete(&path, false).unwrap();
+    }
+
+    /// A Prefetch of the namespace `shop`, if it is there.
+    pub(crate) fn prefetch(&self, name: &str) -> Option<Value> {
+        let path = format!("namespaces/shop/prefetches/{name}");
+        self.lock().objects.get(&path).cloned()
     }
 
     /// Name of the only Prefetch that there is, when it is there.
@@ -137,7 +139,9 @@ impl FakeApi {
         object["metadata"]["name"] = name.into();
         if kind == "Prefetch" {
             object["metadata"]["namespace"] = "shop".into();
-            object["metadata"]["generation"] = 1.into();
+            if object["metadata"]["generation"].is_null() {
+                object["metadata"]["generation"] = 1.into();
+            }
             object["metadata"]["uid"] = "1".into();
         }
         self.lock().store(path, object);
@@ -159,6 +163,30 @@ impl State {
         };
         self.objects.insert(path.to_owned(), object.clone());
         self.events.push((self.version, path.to_owned(), kind, object));
+    }
+
+    /// A merge patch, which counts a generation where it changes what is asked for.
+    fn merge(&mut self, path: &str, change: &Value) -> Option<Value> {
+        let before = self.objects.get(path)?.clone();
+        let mut object = before.clone();
+        merge(&mut object, change);
+        if object["spec"] != before["spec"] {
+            let generation = object["metadata"]["generation"].as_i64().unwrap();
+            object["metadata"]["generation"] = (generation + 1).into();
+        }
+        self.store(path, object.clone());
+        Some(object)
+    }
+
+    fn delete(&mut self, path: &str, is_dry: bool) -> Option<Value> {
+        if is_dry {
+            return self.objects.get(path).cloned();
+        }
+        let object = self.objects.remove(path)?;
+        self.version += 1;
+        self.events
+            .push((self.version, path.to_owned(), "DELETED", object.clone()));
+        Some(object)
     }
 
     /// Server-side apply as far as one field manager sees it.
@@ -187,20 +215,41 @@ impl State {
     }
 }
 
+/// RFC 7386.
+fn merge(object: &mut Value, change: &Value) {
+    let Some(fields) = change.as_object() else {
+        *object = change.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (key, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut object[key.as_str()], value);
+        }
+    }
+}
+
 fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut length = 0;
+    let mut is_merge = false;
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
         if header.trim().is_empty() {
             break;
         }
-        if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+        let header = header.to_ascii_lowercase();
+        if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        is_merge |= header.contains("merge-patch");
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
@@ -230,6 +279,20 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         return respond(stream, 404, "404 page not found");
     };
     match method {
+        "PATCH" if is_merge => {
+            let change = serde_json::from_slice(&body)?;
+            match state.lock().unwrap().merge(path, &change) {
+                Some(object) => respond(stream, 200, &object.to_string()),
+                None => respond(stream, 404, &not_found(path).to_string()),
+            }
+        }
+        "DELETE" => {
+            let is_dry = query.contains("dryRun") || String::from_utf8_lossy(&body).contains("dryRun");
+            match state.lock().unwrap().delete(path, is_dry) {
+                Some(object) => respond(stream, 200, &object.to_string()),
+                None => respond(stream, 404, &not_found(path).to_string()),
+            }
+        }
         "PATCH" => {
             let wanted = serde_json::from_slice(&body)?;
             let object = state.lock().unwrap().apply(path, wanted, query.contains("dryRun"));
@@ -293,6 +356,12 @@ fn matching<'a>(
             is_member && name.is_none_or(|name| name == object_name)
         })
         .map(|(_, object)| object)
+        .filter(move |object| {
+            let label = query
+                .split('&')
+                .find_map(|part| part.strip_prefix("labelSelector=")?.split_once("%3D"));
+            label.is_none_or(|(key, value)| object["metadata"]["labels"][key] == value)
+        })
 }
 
 fn watch(mut stream: TcpStream, state: &Mutex<State>, path: &str, query: &str) -> std::io::Result<()> {
