@@ -7,7 +7,9 @@
 pub mod certificates;
 pub mod cgroup;
 mod check;
+mod containerd;
 mod control_plane;
+mod debian;
 mod diagnose;
 pub(crate) mod fingerprint;
 pub mod kubeconfig;
@@ -29,6 +31,7 @@ mod site;
 pub mod state;
 mod teardown;
 pub mod tools;
+mod trouble;
 mod tunables;
 
 use std::{
@@ -57,7 +60,7 @@ pub use self::{
     light_node::LIGHT,
     namespace::TempNamespace,
     node_handle::NodeHandle,
-    options::{AgentOptions, ClusterOptions, NodeOptions},
+    options::{AgentOptions, ClusterOptions, Containerd, NodeOptions},
     registry::RegistryAuth,
 };
 use crate::{
@@ -144,12 +147,17 @@ impl Cluster {
             hierarchies: Hierarchies::find()?,
             progress: Arc::clone(&options.progress),
         };
+        let node_options = NodeOptions {
+            disk: options.node_disk.clone(),
+            containerd: options.containerd,
+            ..NodeOptions::default()
+        };
         State::update(layout, |state| {
             state.agent = options.agent.clone().or(state.agent.take());
             for (light, wanted) in [(false, options.nodes), (true, options.light_nodes)] {
                 let count = |state: &State| state.nodes.iter().filter(|node| node.light == light).count();
                 while count(state) < wanted as usize {
-                    let Some(record) = membership::new_record(state, light, options.node_disk.clone()) else {
+                    let Some(record) = membership::new_record(state, light, node_options.clone()) else {
                         break;
                     };
                     state.nodes.push(record);
@@ -353,6 +361,12 @@ pub async fn down(layout: &Layout) -> Result<()> {
     let _lock = operation_lock(layout).await?;
     let layout = layout.clone();
     tokio::task::spawn_blocking(move || teardown::clean(&layout)).await?
+}
+
+/// Takes away, at once, what a process that was killed has left of the cluster in this directory. Nobody else may be at
+/// work on it.
+pub fn clean_up(dir: &Path) -> Result<()> {
+    teardown::clean(&Layout::new(dir)?)
 }
 
 /// One operation at a time that starts or ends parts.

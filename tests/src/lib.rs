@@ -18,6 +18,7 @@
 pub mod bad_registry;
 pub mod cluster;
 pub mod cri;
+pub mod hollow;
 pub mod images;
 pub mod progress;
 pub mod relay;

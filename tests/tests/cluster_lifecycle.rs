@@ -180,13 +180,14 @@ async fn nodes_join_and_leave() {
     let small = cluster
         .add_node(NodeOptions {
             disk: Some("300m".to_owned()),
+            ..NodeOptions::default()
         })
         .await
         .unwrap();
     assert_eq!(small.name(), "node-2");
     let capacity = nodes.get("node-2").await.unwrap().status.unwrap().capacity.unwrap();
     assert_eq!(capacity["ephemeral-storage"].0, "300Mi");
-    let light = cluster.add_light_node().await.unwrap();
+    let light = cluster.add_light_node(NodeOptions::default()).await.unwrap();
     assert_eq!(light.name(), "light-1");
     light.pull_image(&cluster.pause_image()).unwrap();
     assert!(light.has_image(&cluster.pause_image()).unwrap());

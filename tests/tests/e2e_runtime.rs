@@ -119,6 +119,7 @@ async fn the_kubelet_s_garbage_collector_is_lived_with() {
         .cluster
         .add_node(NodeOptions {
             disk: Some("300m".to_owned()),
+            ..NodeOptions::default()
         })
         .await
         .unwrap();

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use coral_tests::{
     Cluster, ClusterOptions, NodeOptions,
-    cluster::{self, AgentOptions, DIRECTORY_VARIABLE, Layout, prerequisites, state::State, tools::Tools},
+    cluster::{self, AgentOptions, Containerd, DIRECTORY_VARIABLE, Layout, prerequisites, state::State, tools::Tools},
     progress::{Progress, step_line},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,6 +75,27 @@ struct AddNode {
     /// Join a light node: a containerd and Coral's agent but no kubelet.
     #[arg(long)]
     light: bool,
+
+    /// Which containerd it runs.
+    #[arg(long, value_enum, default_value_t = ContainerdChoice::Bundled)]
+    containerd: ContainerdChoice,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ContainerdChoice {
+    /// The newest, from the Go modules of the cluster.
+    Bundled,
+    /// The one of this Debian, fetched and unpacked but not installed.
+    Debian,
+}
+
+impl From<ContainerdChoice> for Containerd {
+    fn from(choice: ContainerdChoice) -> Self {
+        match choice {
+            ContainerdChoice::Bundled => Self::Bundled,
+            ContainerdChoice::Debian => Self::Debian,
+        }
+    }
 }
 
 pub(crate) fn target_dir() -> PathBuf {
@@ -154,6 +175,7 @@ async fn up(dir: &Path, up: Up) -> Result<()> {
         agent,
         keep: true,
         progress: Arc::new(Lines),
+        ..ClusterOptions::default()
     };
     let cluster = or_signal(Cluster::start(options)).await?;
     say(&step_line("up", started.elapsed()));
@@ -211,13 +233,22 @@ fn build_agent() -> Result<AgentOptions> {
 }
 
 async fn add_node(dir: &Path, add: AddNode) -> Result<()> {
-    let AddNode { node_disk, light } = add;
+    let AddNode {
+        node_disk,
+        light,
+        containerd,
+    } = add;
     let started = Instant::now();
     let cluster = Cluster::attach_with(dir, Arc::new(Lines)).await?;
+    let options = NodeOptions {
+        disk: node_disk,
+        containerd: containerd.into(),
+        ..NodeOptions::default()
+    };
     let node = if light {
-        cluster.add_light_node().await?
+        cluster.add_light_node(options).await?
     } else {
-        cluster.add_node(NodeOptions { disk: node_disk }).await?
+        cluster.add_node(options).await?
     };
     say(&step_line(&format!("{} has joined", node.name()), started.elapsed()));
     Ok(())

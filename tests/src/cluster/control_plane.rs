@@ -18,6 +18,9 @@ use super::{
 };
 use crate::wait::Look;
 
+/// Where etcd takes requests.
+pub(super) const ETCD_PORT: u16 = 2379;
+
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Makes the certificates and kubeconfigs of the control plane, where they are not there yet.
@@ -76,7 +79,11 @@ fn etcd(site: &Site) -> Part {
         .args([
             // What a crash of the machine would lose is a test cluster.
             "--unsafe-no-fsync".to_owned(),
-            "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
+            // On the second one tests ask for what the API server would never do.
+            format!(
+                "--listen-client-urls=http://127.0.0.1:{ETCD_PORT},http://{}:{ETCD_PORT}",
+                site.addresses.cluster()
+            ),
             "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
             "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
             "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),

@@ -52,7 +52,7 @@ pub(super) async fn ensure(
     let started = Instant::now();
     let mut any = node::ensure(site, record).await?;
     let object = apply_node(site, client, record).await?;
-    if let Some(agent) = agent {
+    if let Some(agent) = record.agent.as_ref().or(agent) {
         let name = PartNames::of(&record.name).agent;
         if site.running(&name)?.is_none() {
             any |= start_agent(site, client, record, &object, agent).await?;

@@ -16,14 +16,21 @@ use super::{
 };
 
 /// The record of the next node of its kind; `None` when the cluster has as many as it can.
-pub(super) fn new_record(state: &State, light: bool, disk: Option<String>) -> Option<NodeRecord> {
+pub(super) fn new_record(state: &State, light: bool, options: NodeOptions) -> Option<NodeRecord> {
     let number = state.free_node_number(light)?;
     let name = format!("{}-{number}", if light { "light" } else { "node" });
+    let NodeOptions {
+        disk,
+        containerd,
+        agent,
+    } = options;
     Some(NodeRecord {
         name,
         light,
         number,
         disk,
+        containerd,
+        agent,
     })
 }
 
@@ -31,7 +38,7 @@ impl Cluster {
     /// Joins one more node, and returns when a pod has run on it.
     pub async fn add_node(&self, options: NodeOptions) -> Result<NodeHandle> {
         let _lock = operation_lock(&self.site.layout).await?;
-        let record = self.record_node(false, options.disk)?;
+        let record = self.record_node(false, options)?;
         let started = Instant::now();
         node::ensure(&self.site, &record).await?;
         self.site.step("containerd and kubelet", started);
@@ -41,10 +48,10 @@ impl Cluster {
         self.node(&record.name)
     }
 
-    /// Joins one more light node, with an agent if the cluster's light nodes have one.
-    pub async fn add_light_node(&self) -> Result<NodeHandle> {
+    /// Joins one more light node, with an agent if it or all light nodes of the cluster have one.
+    pub async fn add_light_node(&self, options: NodeOptions) -> Result<NodeHandle> {
         let _lock = operation_lock(&self.site.layout).await?;
-        let record = self.record_node(true, None)?;
+        let record = self.record_node(true, options)?;
         let agent = self.state()?.agent;
         light_node::ensure(&self.site, &self.client, &record, agent.as_ref()).await?;
         light_node::ensure_heartbeat(&self.site)?;
@@ -52,9 +59,9 @@ impl Cluster {
         self.node(&record.name)
     }
 
-    fn record_node(&self, light: bool, disk: Option<String>) -> Result<NodeRecord> {
+    fn record_node(&self, light: bool, options: NodeOptions) -> Result<NodeRecord> {
         State::update(&self.site.layout, |state| {
-            let record = new_record(state, light, disk)?;
+            let record = new_record(state, light, options)?;
             state.nodes.push(record.clone());
             Some(record)
         })?
@@ -121,7 +128,7 @@ mod tests {
     fn nodes_of_each_kind_are_numbered_from_one() {
         let mut state = State::new("boot".to_owned(), 0);
         for (light, name) in [(false, "node-1"), (false, "node-2"), (true, "light-1")] {
-            let record = new_record(&state, light, None).unwrap();
+            let record = new_record(&state, light, NodeOptions::default()).unwrap();
             assert_eq!(record.name, name);
             state.nodes.push(record);
         }

@@ -15,11 +15,12 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::{
+    Containerd,
     certificates::{Authority, Subject},
+    containerd, debian,
     kubeconfig::{self, Credential},
     network, pause, probe,
     process::ProcessRecord,
-    registry::NODE_HOSTS,
     site::{Part, Site},
     state::NodeRecord,
 };
@@ -47,7 +48,7 @@ exec sleep infinity
 "#;
 
 const CONTROL_PLANE_BIN: &str = "/var/lib/coral/control-plane";
-const NODE_BIN: &str = "/var/lib/coral/node";
+pub(super) const NODE_BIN: &str = "/var/lib/coral/node";
 
 /// The names of a node's parts.
 pub(super) struct PartNames {
@@ -84,7 +85,7 @@ pub(super) async fn ensure(site: &Site, node: &NodeRecord) -> Result<bool> {
         write_files(site, node, holder)?;
     }
     let socket = site.layout.containerd_socket(&node.name);
-    if site.ensure(&containerd(node, holder))? {
+    if site.ensure(&containerd_part(node, holder))? {
         any = true;
         let what = format!("containerd on {}", node.name);
         site.ready(&what, &[&names.containerd], TIMEOUT, async || {
@@ -121,6 +122,10 @@ async fn ensure_namespace(site: &Site, node: &NodeRecord) -> Result<(bool, Proce
     ] {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
+    let programs = match node.containerd {
+        Containerd::Bundled => site.tools.node.clone(),
+        Containerd::Debian => debian::programs(&site.tools, site.progress.as_ref()).await?,
+    };
     let mut part = Part::new(&names.mounts, "unshare")
         .args([
             "--mount",
@@ -136,7 +141,7 @@ async fn ensure_namespace(site: &Site, node: &NodeRecord) -> Result<(bool, Proce
         .args([
             &run_dir,
             &site.tools.control_plane,
-            &site.tools.node,
+            &programs,
             &site.layout.registry_hosts(),
         ]);
     part.group.clone_from(&node.name);
@@ -175,7 +180,7 @@ fn write_files(site: &Site, node: &NodeRecord, holder: ProcessRecord) -> Result<
     };
     put(
         "/var/lib/coral/containerd.toml",
-        &containerd_config(&pause::reference(&site.addresses.registry())),
+        &containerd::config(node.containerd, &pause::reference(&site.addresses.registry())),
     )?;
     put(
         "/var/lib/coral/cni/10-ptp.conflist",
@@ -215,7 +220,7 @@ fn on_node(part: Part, node: &NodeRecord, holder: ProcessRecord) -> Part {
     }
 }
 
-fn containerd(node: &NodeRecord, holder: ProcessRecord) -> Part {
+fn containerd_part(node: &NodeRecord, holder: ProcessRecord) -> Part {
     let name = PartNames::of(&node.name).containerd;
     let part = Part::new(&name, format!("{NODE_BIN}/containerd")).args(["--config=/var/lib/coral/containerd.toml"]);
     on_node(part, node, holder)
@@ -231,44 +236,6 @@ fn kubelet(site: &Site, node: &NodeRecord, holder: ProcessRecord) -> Part {
         format!("--node-ip={}", site.addresses.node(node.light, node.number)),
     ]);
     on_node(part, node, holder)
-}
-
-/// What differs from containerd's defaults.
-fn containerd_config(pause_image: &str) -> String {
-    format!(
-        r#"version = 3
-imports = []
-
-# It would make a folder outside of the node's own ones.
-[plugins."io.containerd.internal.v1.opt"]
-  path = "/var/lib/coral/opt"
-
-[plugins."io.containerd.nri.v1.nri"]
-  disable = true
-
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{pause_image}"
-
-[plugins."io.containerd.cri.v1.images".registry]
-  config_path = "{NODE_HOSTS}"
-
-[plugins."io.containerd.cri.v1.runtime"]
-  # The machine may be a container itself, which may not lower its score.
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-
-[plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dirs = ["{NODE_BIN}"]
-  conf_dir = "/var/lib/coral/cni"
-
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-  BinaryName = "{NODE_BIN}/runc"
-  SystemdCgroup = false
-"#
-    )
 }
 
 /// A link and a route for each pod. All nodes share a network namespace, and so the routes to all pods.
@@ -395,13 +362,6 @@ fn ready_message(node: &Node) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn containerd_pulls_pause_image_and_certificates_from_this_cluster() {
-        let config = containerd_config("198.18.3.1:5000/pause:1");
-        assert!(config.contains("sandbox = \"198.18.3.1:5000/pause:1\""));
-        assert!(config.contains("config_path = \"/var/lib/coral/certs.d\""));
-    }
 
     #[test]
     fn only_small_disks_collect_garbage() {

@@ -165,6 +165,23 @@ impl NodeHandle {
         self.kill(&PartNames::of(&self.record.name).agent)
     }
 
+    /// Stops the agent of a light node in its tracks.
+    pub fn freeze_agent(&self) -> Result<()> {
+        self.agent_process()?.signal(Signal::STOP);
+        Ok(())
+    }
+
+    /// Lets the frozen agent of a light node go on.
+    pub fn thaw_agent(&self) -> Result<()> {
+        self.agent_process()?.signal(Signal::CONT);
+        Ok(())
+    }
+
+    /// The agent of a light node. As long as this is the same, it was not started again.
+    pub fn agent_process(&self) -> Result<ProcessRecord> {
+        self.process(&PartNames::of(&self.record.name).agent)
+    }
+
     /// Starts again what was stopped or killed, and returns when containerd serves.
     pub async fn start(&self) -> Result<()> {
         if self.record.light {

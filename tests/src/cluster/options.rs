@@ -19,6 +19,8 @@ pub struct ClusterOptions {
     pub light_nodes: u32,
     /// The agent to run on each light node; without it they only hold a containerd.
     pub agent: Option<AgentOptions>,
+    /// Which containerd all of these nodes run.
+    pub containerd: Containerd,
     /// Leave the cluster running when the [`super::Cluster`] is dropped.
     pub keep: bool,
     /// Who is told how far things are.
@@ -33,6 +35,7 @@ impl Default for ClusterOptions {
             node_disk: None,
             light_nodes: 0,
             agent: None,
+            containerd: Containerd::default(),
             keep: false,
             progress: Arc::new(Silent),
         }
@@ -47,9 +50,20 @@ impl fmt::Debug for ClusterOptions {
             .field("node_disk", &self.node_disk)
             .field("light_nodes", &self.light_nodes)
             .field("agent", &self.agent)
+            .field("containerd", &self.containerd)
             .field("keep", &self.keep)
             .finish_non_exhaustive()
     }
+}
+
+/// Which containerd a node runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Containerd {
+    /// The newest, from the Go modules of the cluster.
+    #[default]
+    Bundled,
+    /// The one of this Debian: years old, and what many nodes run.
+    Debian,
 }
 
 /// The agent process of a light node.
@@ -84,4 +98,8 @@ impl AgentOptions {
 pub struct NodeOptions {
     /// The size of its disk, as in [`ClusterOptions::node_disk`].
     pub disk: Option<String>,
+    /// Which containerd it runs.
+    pub containerd: Containerd,
+    /// The agent of a light node, if not the one that the cluster's light nodes run.
+    pub agent: Option<AgentOptions>,
 }

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -28,6 +29,21 @@ pub(super) async fn http_ok(address: Ipv4Addr, port: u16, path: &str) -> Result<
     } else {
         Look::NotYet(status.to_owned())
     })
+}
+
+/// Sends JSON to a server that speaks plain HTTP, and gives the JSON of its answer, whatever its status.
+pub(super) async fn post_json(address: Ipv4Addr, port: u16, path: &str, body: &Value) -> Result<Value> {
+    let mut stream = TcpStream::connect((address, port)).await.context("connect")?;
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.context("send a request")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.context("read the answer")?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("find the answer's body")?;
+    serde_json::from_str(body).with_context(|| format!("understand the answer {answer:?}"))
 }
 
 /// Whether a server takes connections.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{AgentOptions, layout::Layout, process::ProcessRecord};
+use super::{AgentOptions, Containerd, layout::Layout, process::ProcessRecord};
 
 /// The state of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,12 @@ pub struct NodeRecord {
     pub number: u8,
     /// The size of its own disk, if it has one.
     pub disk: Option<String>,
+    /// Which containerd it runs.
+    #[serde(default)]
+    pub containerd: Containerd,
+    /// The agent that it runs, if not the one of all light nodes.
+    #[serde(default)]
+    pub agent: Option<AgentOptions>,
 }
 
 /// One process that `up` started.
@@ -143,6 +149,8 @@ mod tests {
             light,
             number,
             disk: None,
+            containerd: Containerd::default(),
+            agent: None,
         }
     }
 

@@ -1,0 +1,87 @@
+//! The controller against a real API server, with hollow nodes: real agents, hundreds of them, on runtimes that only pretend.
+//!
+//! ```text
+//!   case ──Prefetch, trouble──► API server ◄──watch, write──► controller (in this process)
+//!     ▲                             ▲
+//!     │                             └──watch, write──► agents ──CRI──► fake runtimes
+//!     └───────────what really happened: pulls, times, writes──────────────┘
+//! ```
+//!
+//! Cases in which few nodes take part run at the same time, under one controller. The others have the control plane for
+//! themselves, with controllers of their own: the rest waits meanwhile.
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
+mod budgets;
+mod controllers;
+mod failures;
+mod ground;
+mod modes;
+mod node_life;
+mod order;
+mod outages;
+mod removal;
+mod scale;
+mod stage;
+mod truth;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::stage::Stage;
+
+/// Longest time for one case, once its turn has come.
+const TIME_FOR_A_CASE: Duration = Duration::from_mins(3);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(64);
+    let stage = Arc::new(Stage::new());
+    let mut trials = Vec::new();
+    macro_rules! cases {
+        ($run:ident; $($module:ident: $($case:ident)*;)*) => {$($(
+            let stage_of_case = Arc::clone(&stage);
+            trials.push(Trial::test(
+                concat!(stringify!($module), "::", stringify!($case)),
+                move || {
+                    stage_of_case.$run(TIME_FOR_A_CASE, $module::$case);
+                    Ok(())
+                },
+            ));
+        )*)*};
+    }
+    cases! {
+        together;
+        node_life:
+            a_node_that_joins_is_asked_within_two_seconds
+            labels_decide_which_nodes_are_asked
+            a_cordoned_node_stops_and_goes_on_afterwards
+            a_node_under_pressure_is_paused_and_goes_on_afterwards
+            a_node_that_is_not_ready_does_not_count
+            a_node_replaced_under_its_name_gets_the_images_again;
+        modes:
+            once_is_done_when_done
+            once_goes_after_its_time
+            suspend_stops_what_has_not_begun
+            nothing_is_written_when_nothing_changes;
+        removal:
+            a_deleted_prefetch_takes_its_images_away_but_not_those_of_others
+            an_image_that_leaves_the_list_is_taken_away;
+    }
+    cases! {
+        alone;
+        scale:
+            twenty_images_reach_three_hundred_nodes;
+        budgets:
+            a_number_and_a_share_are_never_exceeded
+            the_budget_of_the_cluster_is_never_exceeded;
+        failures:
+            a_tenth_of_the_nodes_fails_and_the_status_is_true;
+        outages:
+            a_killed_leader_in_the_middle_loses_nothing
+            an_api_server_that_restarts_in_the_middle_loses_nothing;
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    stage.clear().unwrap();
+    conclusion.exit_code()
+}
