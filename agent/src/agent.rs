@@ -259,7 +259,10 @@ impl Agent {
             self.next_look = Timestamp::UNIX_EPOCH;
         }
         self.is_asked = object.is_some();
-        self.situation.asked(object);
+        self.situation.asked(object, Timestamp::now());
+        if self.situation.is_unsure() {
+            self.next_look = Timestamp::UNIX_EPOCH;
+        }
         self.ledger.note(object);
     }
 
@@ -296,6 +299,9 @@ impl Agent {
                         self.situation.pins = look.pins;
                         self.situation.looked(began, look.inventory);
                         self.take_filesystem(look.filesystem);
+                        if self.situation.is_unsure() {
+                            self.next_look = now;
+                        }
                         if self.pinned.take_if(|pinned| *pinned <= began).is_some() {
                             self.under_way.remove(&Chore::Pin);
                         }

@@ -162,7 +162,7 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     };
     let state = if held.is_some() {
         ImageState::Present
-    } else if wanted.goes() && situation.inventory.is_some() && pulls.cancelled_at.is_none() {
+    } else if wanted.goes() && situation.inventory.is_some() && pulls.unsure_since.is_none() {
         ImageState::Absent
     } else if wanted.goes() {
         // Nobody knows.
@@ -223,15 +223,21 @@ fn waits_for(situation: &Situation, wanted: &Wanted) -> Option<Failure> {
     situation.pulls(wanted)?.shortage.map(Failure::from)
 }
 
-/// Whether an image will be taken away within moments.
+/// Whether an image will be taken away, or found to be away, within moments.
 #[must_use]
 pub fn removes(situation: &Situation) -> bool {
     let has_failed = |wanted: &Wanted| situation.pulls(wanted).is_some_and(|pulls| pulls.failure.is_some());
+    let is_unsure = |wanted: &Wanted| {
+        wanted.goes()
+            && situation
+                .pulls(wanted)
+                .is_some_and(|pulls| pulls.unsure_since.is_some())
+    };
     situation.runtime_failure.is_none()
         && situation
             .wanted
             .iter()
-            .any(|wanted| situation.lingers(wanted) && !has_failed(wanted))
+            .any(|wanted| is_unsure(wanted) || (situation.lingers(wanted) && !has_failed(wanted)))
 }
 
 /// When `current` is to be written, given what was written last and when. `None` when there is nothing new to say. `removes` says

@@ -82,8 +82,9 @@ pub struct Pulls {
     pub running_since: Option<Timestamp>,
     /// How far that pull is, where the runtime tells.
     pub bytes: Option<Bytes>,
-    /// When the agent ended a pull whose outcome no look has shown yet: the runtime may have finished it all the same.
-    pub cancelled_at: Option<Timestamp>,
+    /// Since when it needs a look to know whether the image is there: the runtime may have finished a pull that the agent ended, and
+    /// somebody else may have pulled an image that is to go from now on.
+    pub unsure_since: Option<Timestamp>,
     /// Failed attempts since the last success; of an image that is to go, attempts to remove it.
     pub failed_attempts: u32,
     /// How often the image has disappeared without having stayed for long.
@@ -113,7 +114,7 @@ impl Situation {
     }
 
     /// Takes in what the NodeImages object now asks for; `None` when there is no such object.
-    pub fn asked(&mut self, object: Option<&NodeImages>) {
+    pub fn asked(&mut self, object: Option<&NodeImages>, now: Timestamp) {
         let Some(object) = object else {
             self.generation = None;
             self.paused = None;
@@ -134,6 +135,12 @@ impl Situation {
             if old.is_none() {
                 self.pulls
                     .insert(new.entry.image.clone(), remembered(object, &new.entry.image));
+            }
+            if new.goes()
+                && !old.is_some_and(Wanted::goes)
+                && let Some(pulls) = self.pulls.get_mut(&new.entry.image)
+            {
+                pulls.unsure_since = Some(now);
             }
         }
         self.pulls
@@ -165,7 +172,7 @@ impl Situation {
         }
         self.note_vanished(&inventory, began);
         for pulls in self.pulls.values_mut() {
-            pulls.cancelled_at.take_if(|cancelled_at| *cancelled_at < began);
+            pulls.unsure_since.take_if(|since| *since < began);
         }
         let is_ineffective = |name: &String| inventory.get(name).is_some_and(|held| !held.pinned);
         let mut pinned = self.pins.iter().flat_map(BTreeMap::values).flatten();
@@ -298,7 +305,7 @@ impl Situation {
     pub fn pull_cancelled(&mut self, image: &str, now: Timestamp) {
         if let Some(pulls) = self.pulls.get_mut(image) {
             pulls.running_since = None;
-            pulls.cancelled_at = Some(now);
+            pulls.unsure_since = Some(now);
         }
     }
 
@@ -391,6 +398,12 @@ impl Situation {
             && (self.held(wanted).is_none() || self.is_stale(wanted, now))
     }
 
+    /// Whether a look is needed before anything is said of an image.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.pulls.values().any(|pulls| pulls.unsure_since.is_some())
+    }
+
     /// Whether the image is there, but is to go.
     #[must_use]
     pub fn lingers(&self, wanted: &Wanted) -> bool {
@@ -440,6 +453,7 @@ impl Pulls {
         if goes(old) != goes(new) {
             self.forget_failures();
             self.vanished = 0;
+            self.unsure_since = None;
         } else if asks_anew(old, new) {
             self.forget_failures();
         } else if old.state == DesiredState::Held && new.state == DesiredState::Present && self.failed_attempts > 0 {

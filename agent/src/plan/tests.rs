@@ -34,10 +34,8 @@ fn asked(images: Vec<DesiredImage>) -> Situation {
 }
 
 fn ask(situation: &mut Situation, images: Vec<DesiredImage>) {
-    situation.asked(Some(&NodeImages::new(
-        "node-1",
-        NodeImagesSpec { paused: None, images },
-    )));
+    let spec = NodeImagesSpec { paused: None, images };
+    situation.asked(Some(&NodeImages::new("node-1", spec)), NOW);
 }
 
 fn holds(situation: &mut Situation, identity: &str) {
@@ -120,7 +118,7 @@ fn unwanted_pulls_end_and_their_place_is_used() {
     let mut situation = asked(vec![entry("a"), entry("b")]);
     ask(&mut situation, vec![entry("b"), entry("c")]);
     assert_eq!(words(&situation, &["a", "b"], NOW), ["-a", "+c"]);
-    situation.asked(None);
+    situation.asked(None, NOW);
     assert_eq!(words(&situation, &["b"], NOW), ["-b"]);
 }
 

@@ -14,10 +14,8 @@ fn situation(images: &[serde_json::Value]) -> Situation {
         .map(|image| serde_json::from_value(image.clone()).unwrap())
         .collect();
     let mut situation = Situation::default();
-    situation.asked(Some(&NodeImages::new(
-        "node-1",
-        NodeImagesSpec { paused: None, images },
-    )));
+    let spec = NodeImagesSpec { paused: None, images };
+    situation.asked(Some(&NodeImages::new("node-1", spec)), NOW);
     situation.looked(NOW, Inventory::new());
     situation
 }
@@ -78,7 +76,7 @@ fn an_image_that_lost_its_turn_tells_why() {
         paused: None,
         images: vec![held],
     };
-    situation.asked(Some(&NodeImages::new("node-1", spec)));
+    situation.asked(Some(&NodeImages::new("node-1", spec)), NOW);
     let image = status(&situation, &[], NOW).images.remove(0);
     assert_eq!(image.state, ImageState::Failed);
     let failure = image.failure.unwrap();
@@ -104,6 +102,9 @@ fn malformed_references_and_pressure_are_told() {
 #[test]
 fn an_image_that_is_to_go_is_there_until_it_is_gone() {
     let mut situation = situation(&[json!({"image": "a", "state": "Absent"})]);
+    // Somebody may have pulled it since the last look.
+    assert_eq!(states(&situation), [ImageState::Waiting]);
+    situation.looked(NOW + 1.second(), Inventory::new());
     assert_eq!(states(&situation), [ImageState::Absent]);
     let there = Inventory::from([("docker.io/library/a:latest".to_owned(), HeldImage::default())]);
     situation.looked(NOW, there);
@@ -130,11 +131,12 @@ fn an_image_that_is_to_go_is_there_until_it_is_gone() {
 #[test]
 fn nothing_is_called_gone_that_nobody_has_looked_for() {
     let mut situation = situation(&[json!({"image": "a", "state": "Absent"})]);
+    situation.looked(NOW + 1.second(), Inventory::new());
     // The runtime may have finished a pull although it was ended.
     situation.pull_began("a", NOW);
-    situation.pull_cancelled("a", NOW);
+    situation.pull_cancelled("a", NOW + 1.second());
     assert_eq!(states(&situation), [ImageState::Waiting]);
-    situation.looked(NOW + 1.second(), Inventory::new());
+    situation.looked(NOW + 2.seconds(), Inventory::new());
     assert_eq!(states(&situation), [ImageState::Absent]);
 
     let gone = Failure {

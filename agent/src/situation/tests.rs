@@ -11,7 +11,7 @@ fn an_image_that_keeps_vanishing_is_pulled_ever_more_slowly() {
         images: vec![entry],
     };
     let mut situation = Situation::new("node-1".into());
-    situation.asked(Some(&NodeImages::new("node-1", spec)));
+    situation.asked(Some(&NodeImages::new("node-1", spec)), Timestamp::UNIX_EPOCH);
     let there = Inventory::from([("docker.io/library/a:latest".to_owned(), HeldImage::default())]);
     let mut now = Timestamp::UNIX_EPOCH;
     let mut vanish = |stays: SignedDuration| {

@@ -14,7 +14,7 @@ fn situation(free: i64, capacity: i64) -> Situation {
     let images = ["a", "b"].map(entry).to_vec();
     let mut situation = Situation::default();
     let spec = NodeImagesSpec { paused: None, images };
-    situation.asked(Some(&NodeImages::new("node-1", spec)));
+    situation.asked(Some(&NodeImages::new("node-1", spec)), NOW);
     situation.looked(NOW, Inventory::new());
     has(&mut situation, free, capacity);
     situation

@@ -47,11 +47,11 @@ impl Flavour {
         }
     }
 
-    /// Where it keeps images.
+    /// Where it keeps images. It is nowhere, so that no agent takes the disk of this machine for that of the node.
     pub(super) const fn mountpoint(self) -> &'static str {
         match self {
-            Self::Containerd => "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs",
-            Self::CriO => "/var/lib/containers/storage/overlay-images",
+            Self::Containerd => "/nonexistent/containerd/io.containerd.snapshotter.v1.overlayfs",
+            Self::CriO => "/nonexistent/containers/storage/overlay-images",
         }
     }
 

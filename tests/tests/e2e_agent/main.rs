@@ -93,6 +93,7 @@ fn main() -> ExitCode {
             a_runtime_that_comes_late_is_found;
         removal:
             an_image_goes_when_it_is_to_go_also_under_pressure
+            nothing_is_called_gone_before_a_fresh_look
             many_images_go_with_few_writes
             what_a_container_uses_stays_until_it_ends
             what_others_pinned_and_what_every_pod_needs_stays

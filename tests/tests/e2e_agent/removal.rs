@@ -56,6 +56,22 @@ pub(crate) async fn an_image_goes_when_it_is_to_go_also_under_pressure(site: Sit
     }
 }
 
+/// The agent looks only every 10 s, and somebody else's pull in between must not be overlooked.
+pub(crate) async fn nothing_is_called_gone_before_a_fresh_look(site: Site) {
+    let node = Hollow::new(&site, "fresh-look", Flavour::Containerd);
+    let node = node.started(2, &[image("a")]).await;
+    node.all_present(SOON).await;
+    node.runtime.hold(&name("theirs")).unwrap();
+    node.runtime.run(&name("theirs"), "web-1", "app").unwrap();
+    let before = node.history.all().len();
+    node.asks(&[image("a"), gone("theirs")]).await;
+    let told = |status: &NodeImagesStatus| refuses(status, "theirs", "web-1");
+    node.until("the refusal", SOON, told).await;
+    let all = node.history.all();
+    let called_gone = |seen: &&Seen| state(&seen.status, &name("theirs")) == Some(ImageState::Absent);
+    assert_eq!(all[before..].iter().find(called_gone).map(|seen| &seen.status), None);
+}
+
 pub(crate) async fn many_images_go_with_few_writes(site: Site) {
     let node = Hollow::new(&site, "many-go", Flavour::Containerd);
     let shorts: Vec<String> = (0..20).map(|number| format!("a{number}")).collect();
