@@ -30,32 +30,49 @@ impl<K> Default for Cache<K> {
     }
 }
 
-impl<K: Resource> Cache<K> {
-    /// Takes in an event of the watch.
-    pub(crate) fn take(&mut self, event: Event<K>) {
+impl<K: Resource + PartialEq> Cache<K> {
+    /// Takes in an event of the watch. Returns whether anything is known now that was not known before: a Node's heartbeat is nothing,
+    /// once the times are pruned.
+    pub(crate) fn take(&mut self, event: Event<K>) -> bool {
         match event {
-            Event::Init => self.listed.clear(),
+            Event::Init => {
+                self.listed.clear();
+                false
+            }
             Event::InitApply(object) => {
                 self.listed.insert(key(&object), Arc::new(object));
+                false
             }
             Event::InitDone => {
                 self.objects = std::mem::take(&mut self.listed);
                 self.is_complete = true;
+                true
             }
             Event::Apply(object) => self.insert(object),
-            Event::Delete(object) => {
-                self.objects.remove(&key(&object));
-            }
+            Event::Delete(object) => self.objects.remove(&key(&object)).is_some(),
         }
     }
 
-    /// Takes in a version of an object, unless a newer one is known.
-    pub(crate) fn insert(&mut self, object: K) {
+    /// Takes in a version of an object, unless a newer one is known. Returns whether it differs from the known one in more than its
+    /// version.
+    pub(crate) fn insert(&mut self, mut object: K) -> bool {
         let key = key(&object);
-        let is_older = |known: &Arc<K>| known.meta().uid == object.meta().uid && version(&**known) > version(&object);
-        if !self.objects.get(&key).is_some_and(is_older) {
+        let Some(known) = self.objects.get(&key) else {
             self.objects.insert(key, Arc::new(object));
+            return true;
+        };
+        if known.meta().uid == object.meta().uid && version(&**known) > version(&object) {
+            return false;
         }
+        let new_version = object.meta_mut().resource_version.take();
+        object
+            .meta_mut()
+            .resource_version
+            .clone_from(&known.meta().resource_version);
+        let is_new = **known != object;
+        object.meta_mut().resource_version = new_version;
+        self.objects.insert(key, Arc::new(object));
+        is_new
     }
 
     /// Takes in that an object is gone.
@@ -124,6 +141,25 @@ mod tests {
         cache.take(Event::InitDone);
         assert_eq!(versions(&cache), ["7"]);
         assert!(cache.is_complete());
+    }
+
+    #[test]
+    fn only_what_differs_is_news() {
+        let mut cache = Cache::default();
+        assert!(cache.insert(node("a", "1", "10")));
+        assert!(!cache.take(Event::Apply(node("a", "1", "11"))));
+        assert_eq!(versions(&cache), ["11"]);
+        let mut labelled = node("a", "1", "12");
+        labelled.metadata.labels = Some([("zone".to_owned(), "a".to_owned())].into());
+        assert!(cache.take(Event::Apply(labelled)));
+        assert!(!cache.take(Event::Apply(node("a", "1", "11"))));
+        assert_eq!(versions(&cache), ["12"]);
+        assert!(cache.take(Event::Apply(node("a", "2", "13"))));
+        assert!(cache.take(Event::Delete(node("a", "2", "14"))));
+        assert!(!cache.take(Event::Delete(node("a", "2", "14"))));
+        // A list may lack what was there.
+        cache.take(Event::Init);
+        assert!(cache.take(Event::InitDone));
     }
 
     #[test]

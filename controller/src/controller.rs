@@ -161,15 +161,17 @@ impl Controller {
     /// Takes in what a watch says.
     fn take(&mut self, event: Event) {
         self.metrics.watch_spoke(event.kind(), Timestamp::now());
-        match event {
+        let is_new = match event {
             Event::Prefetch(event) => {
                 self.labels.forget();
-                self.prefetches.take(*event);
+                self.prefetches.take(*event)
             }
             Event::Node(event) => self.nodes.take(*event),
             Event::NodeImages(event) => self.node_images.take(*event),
+        };
+        if is_new {
+            self.news.get_or_insert_with(Instant::now);
         }
-        self.news.get_or_insert_with(Instant::now);
     }
 
     /// Starts what is due. Returns when something will be due again although nothing happens.
@@ -408,11 +410,13 @@ impl Controller {
     fn note(&mut self, written: Written) {
         match written {
             Written::NodeImages(mut object) => {
-                watch::prune(&mut *object);
+                watch::prune_node_images(&mut object);
                 self.node_images.insert(*object);
             }
             Written::NodeImagesGone(name) => self.node_images.remove(&(None, name)),
-            Written::Node(object) => self.nodes.insert(*object),
+            Written::Node(object) => {
+                self.nodes.insert(*object);
+            }
             Written::Prefetch(mut object) => {
                 watch::prune(&mut *object);
                 let key = (object.namespace().unwrap_or_default(), object.name_any());
@@ -424,6 +428,8 @@ impl Controller {
                 self.prefetches.remove(&(Some(namespace), name));
             }
         }
+        // The watch shows what is known already, and so tells nothing new.
+        self.news.get_or_insert_with(Instant::now);
     }
 }
 

@@ -80,15 +80,30 @@ pub fn pause_reason(node: &Node) -> Option<PauseReason> {
     }
 }
 
-/// Takes away what the controller does not look at: on large clusters that is most of the memory.
+/// Takes away what the controller does not look at: on large clusters that is most of the memory, and what changes most often.
 pub fn prune(node: &mut Node) {
     node.metadata.managed_fields = None;
     node.metadata.annotations = None;
-    if let Some(status) = &mut node.status {
-        *status = k8s_openapi::api::core::v1::NodeStatus {
-            conditions: status.conditions.take(),
+    if let Some(spec) = node.spec.take() {
+        node.spec = Some(k8s_openapi::api::core::v1::NodeSpec {
+            taints: spec.taints,
+            unschedulable: spec.unschedulable,
             ..Default::default()
-        };
+        });
+    }
+    if let Some(status) = node.status.take() {
+        let mut conditions = status.conditions.unwrap_or_default();
+        conditions.retain(|condition| matches!(condition.type_.as_str(), "Ready" | "DiskPressure" | "PIDPressure"));
+        for condition in &mut conditions {
+            condition.last_heartbeat_time = None;
+            condition.message = None;
+            condition.reason = None;
+        }
+        conditions.shrink_to_fit();
+        node.status = Some(k8s_openapi::api::core::v1::NodeStatus {
+            conditions: Some(conditions),
+            ..Default::default()
+        });
     }
 }
 
