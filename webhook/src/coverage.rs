@@ -102,3 +102,63 @@ pub(crate) async fn follow(client: Client, known: KnownCoverage) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::mutate::{Options, mutate};
+
+    fn prefetch(name: &str, images: &[&str], pull_policy: &str) -> Prefetch {
+        serde_json::from_value(json!({
+            "apiVersion": "image.stvz.io/v1alpha1",
+            "kind": "Prefetch",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"images": images, "pullPolicy": pull_policy},
+        }))
+        .unwrap()
+    }
+
+    /// The warnings about a pod with this image.
+    fn warnings(named: &Named, image: &str) -> Vec<String> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"annotations": {"image.stvz.io/inject": "selectors,pull-policy"}},
+            "spec": {"containers": [{"name": "a", "image": image}]},
+        });
+        let options = Options {
+            coverage: Some(&named.coverage()),
+            ..Options::default()
+        };
+        mutate(&pod, &options).unwrap().warnings
+    }
+
+    #[test]
+    fn only_what_prefetches_name_makes_a_difference() {
+        let mut named = Named::default();
+        assert!(!named.take(Event::Init));
+        assert!(!named.take(Event::InitApply(prefetch("one", &["nginx:1.29"], "IfNotPresent"))));
+        assert!(named.take(Event::InitDone));
+        assert_eq!(warnings(&named, "docker.io/library/nginx:1.29"), Vec::<String>::new());
+        assert_eq!(warnings(&named, "redis:8").len(), 1);
+
+        assert!(!named.take(Event::Apply(prefetch("one", &["nginx:1.29"], "IfNotPresent"))));
+        assert!(named.take(Event::Apply(prefetch("two", &["redis:8", "busybox"], "IfNotPresent"))));
+        assert_eq!(warnings(&named, "redis:8"), Vec::<String>::new());
+        assert_eq!(warnings(&named, "busybox").len(), 1, "its tag moves");
+        assert!(named.take(Event::Apply(prefetch("two", &["redis:8", "busybox"], "Always"))));
+        assert_eq!(warnings(&named, "busybox"), Vec::<String>::new());
+
+        // A list that begins anew takes nothing away before it is complete.
+        assert!(!named.take(Event::Init));
+        assert_eq!(warnings(&named, "redis:8"), Vec::<String>::new());
+        assert!(!named.take(Event::InitApply(prefetch("two", &["busybox"], "Always"))));
+        assert!(named.take(Event::InitDone));
+        assert_eq!(warnings(&named, "nginx:1.29").len(), 1);
+        assert!(named.take(Event::Delete(prefetch("two", &["busybox"], "Always"))));
+        assert!(!named.take(Event::Delete(prefetch("two", &["busybox"], "Always"))));
+        assert_eq!(warnings(&named, "busybox").len(), 2);
+    }
+}

@@ -109,17 +109,21 @@ pub(crate) fn next_step(stored: &Stored, settings: &Settings, is_published: bool
         Some(Next {
             published: Some(published),
             ..
-        }) => match *published + settings.overlap {
-            due if due <= now && is_published => return Step::Promote,
-            due => wait.push(due),
-        },
-        None => match renewal(authority, settings.authority_validity) {
+        }) => {
+            // When the authority ends sooner than that, half of the time that is left is all there is.
+            let left = authority.validity.not_after.duration_since(*published);
+            match *published + settings.overlap.min(left / 2) {
+                due if due <= now && is_published => return Step::Promote,
+                due => wait.push(due),
+            }
+        }
+        None => match renewal(authority, settings.authority_validity, now) {
             // One change at a time.
             due if due <= now && stored.previous.is_none() => return Step::PrepareNext,
             due => wait.push(due),
         },
     }
-    match renewal(serving, settings.certificate_validity) {
+    match renewal(serving, settings.certificate_validity, now) {
         // One that ends with its authority cannot be made to last longer.
         due if due <= now && serving.validity.not_after < authority.validity.not_after => return Step::Issue,
         due => wait.push(due),
@@ -130,13 +134,19 @@ pub(crate) fn next_step(stored: &Stored, settings: &Settings, is_published: bool
             due => wait.push(due),
         }
     }
+    // Whatever is in the way of that: what has expired is replaced at once.
+    wait.extend([authority.validity.not_after, serving.validity.not_after]);
     let wait = wait.into_iter().filter(|&due| due > now).min();
     Step::Wait(wait.unwrap_or(now + settings.overlap))
 }
 
-/// When something is to be made anew: with a third of its time left.
-fn renewal(dated: &Dated, validity: SignedDuration) -> Timestamp {
-    dated.validity.not_after - validity / 3
+/// When something is to be made anew: with a third of its time left, and at once when it lasts longer than it should.
+fn renewal(dated: &Dated, validity: SignedDuration, now: Timestamp) -> Timestamp {
+    let not_after = dated.validity.not_after;
+    if not_after.duration_since(now) > validity {
+        return now;
+    }
+    not_after - validity / 3
 }
 
 /// When a certificate that is made now ends: never after the authority that signs it.

@@ -93,7 +93,8 @@ impl Kind {
     }
 
     /// Whether what describes the pods can be changed once the object is there.
-    pub(super) const fn is_mutable(self) -> bool {
+    #[must_use]
+    pub const fn is_mutable(self) -> bool {
         !matches!(self, Self::Pod | Self::Job)
     }
 }

@@ -169,11 +169,39 @@ fn steps_follow_one_another() {
             Step::Wait(at(602)),
         ),
         (
-            "the end of a certificate that ends with its authority",
+            "a certificate that ends with its authority waits for the next one",
             with_next(stored((0, 900), (850, 900)), None),
             false,
             890,
-            Step::Wait(at(892)),
+            Step::Wait(at(900)),
+        ),
+        (
+            "an authority that should not last so long",
+            stored((0, 9_000), (0, 90)),
+            true,
+            1,
+            Step::PrepareNext,
+        ),
+        (
+            "a certificate that should not last so long",
+            stored((0, 900), (0, 400)),
+            true,
+            1,
+            Step::Issue,
+        ),
+        (
+            "an authority that ends within the overlap",
+            with_next(stored((0, 603), (590, 603)), Some(601)),
+            true,
+            601,
+            Step::Wait(at(602)),
+        ),
+        (
+            "half of what was left is over",
+            with_next(stored((0, 603), (590, 603)), Some(601)),
+            true,
+            602,
+            Step::Promote,
         ),
     ] {
         assert_eq!(
