@@ -3,6 +3,7 @@
 pub(crate) mod allow_secret;
 pub(crate) mod completion;
 pub(crate) mod delete;
+pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod install;
 pub(crate) mod prefetch;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Prefetch(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
         Command::Status(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Images(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Explain(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Refresh(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Suspend(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Resume(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),

@@ -14,6 +14,7 @@ mod client;
 mod commands;
 mod error;
 mod exit;
+mod explanation;
 mod failure_advice;
 mod failures;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod human;
 mod images;
 mod installation;
 mod inventory;
+mod layout;
 mod manifests;
 mod matrix;
 mod naming;
@@ -35,6 +37,7 @@ mod rollout;
 mod selector;
 mod table;
 mod wait;
+mod workload;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,8 @@ const DIGEST_DIGITS: usize = 12;
 pub(crate) struct Matrix {
     /// `namespace/name` of the Prefetches that this is about.
     wanted_by: BTreeSet<String>,
+    /// Whether it is about some images, whoever wants them.
+    is_of_images: bool,
     columns: Vec<Column>,
     /// Every spelling that was met, and its column.
     column_of: HashMap<String, usize>,
@@ -129,6 +131,18 @@ impl Matrix {
         matrix
     }
 
+    /// An empty matrix of these images, whoever wants them.
+    pub(crate) fn of_images<S: AsRef<str>>(images: impl IntoIterator<Item = S>) -> Self {
+        let mut matrix = Self {
+            is_of_images: true,
+            ..Self::default()
+        };
+        for image in images {
+            matrix.column(image.as_ref());
+        }
+        matrix
+    }
+
     /// Takes up what a node reports. A node on which nothing is wanted any more disappears.
     pub(crate) fn insert(&mut self, node: &NodeImages, now: Timestamp) {
         let name = node.name_any();
@@ -225,11 +239,13 @@ impl Matrix {
     }
 
     fn is_wanted(&self, desired: &DesiredImage) -> bool {
-        desired.state != DesiredState::Absent
-            && desired
-                .requested_by
-                .iter()
-                .any(|prefetch| self.wanted_by.contains(prefetch))
+        let is_meant = if self.is_of_images {
+            self.column_of.contains_key(&identity(&desired.image))
+        } else {
+            let mut requesters = desired.requested_by.iter();
+            requesters.any(|prefetch| self.wanted_by.contains(prefetch))
+        };
+        desired.state != DesiredState::Absent && is_meant
     }
 
     /// The column of an image in any spelling; a new one where there is none yet.

@@ -64,6 +64,16 @@ pub(crate) fn parse_node(text: &str) -> Result<String, InvalidName> {
     parse_name(name.unwrap_or(text))
 }
 
+/// Reads `web-1` or `pod/web-1`.
+pub(crate) fn parse_pod(text: &str) -> Result<String, String> {
+    let name = match text.split_once('/') {
+        None => text,
+        Some(("pod" | "pods" | "po", name)) => name,
+        Some((kind, _)) => return Err(format!("{kind:?} is not a Pod; write pod/NAME")),
+    };
+    parse_name(name).map_err(|error| error.to_string())
+}
+
 /// Reads the name of a namespace: a DNS label.
 pub(crate) fn parse_namespace(text: &str) -> Result<String, InvalidName> {
     if text.len() <= LONGEST_LABEL && is_dns_label(text) {

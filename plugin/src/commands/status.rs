@@ -1,6 +1,5 @@
 //! `kubectl coral status`: what Prefetches want, and where the images are.
 
-mod layout;
 mod overview;
 
 use clap::{Args, ValueEnum};
@@ -9,11 +8,11 @@ use jiff::Timestamp;
 use kube::{Api, api::DynamicObject};
 use serde_json::Value;
 
-use self::layout::Wanted;
 use crate::{
     client::{Cluster, RequestError},
     error::Error,
     exit, failures,
+    layout::{self, Wanted},
     matrix::Matrix,
     naming, output, prefetches,
     printer::Printer,

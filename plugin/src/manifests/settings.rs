@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 const PLACEHOLDER: &str = "coral";
 /// Where the agent finds its container runtime.
 const RUNTIME_ENDPOINT: &str = "CORAL_RUNTIME_ENDPOINT";
+/// The folder of the container runtime's socket.
+const RUNTIME_VOLUME: &str = "runtime";
 
 /// What is different from `deploy/`.
 #[derive(Clone, Debug, Default)]
@@ -172,11 +174,8 @@ impl Settings {
             container["resources"]["limits"]["memory"] = memory.as_str().into();
         }
         if let (Some(endpoint), Some("agent")) = (&self.runtime_endpoint, container["name"].as_str()) {
-            let entry = json!({"name": RUNTIME_ENDPOINT, "value": endpoint.endpoint});
-            let mut variables = container["env"].as_array().cloned().unwrap_or_default();
-            variables.retain(|variable| variable["name"] != RUNTIME_ENDPOINT);
-            variables.push(entry);
-            container["env"] = variables.into();
+            let variable = json!({"name": RUNTIME_ENDPOINT, "value": endpoint.endpoint});
+            replace(&mut container["env"], variable);
         }
     }
 }
@@ -193,19 +192,23 @@ impl RuntimeEndpoint {
         if mounts.into_iter().flatten().any(|mount| is_below(&mount["mountPath"])) {
             return;
         }
-        for volume in pod["volumes"].as_array_mut().into_iter().flatten() {
-            if volume["name"] == "runtime" {
-                volume["hostPath"]["path"] = self.folder.as_str().into();
-            }
-        }
+        let volume = json!({"name": RUNTIME_VOLUME, "hostPath": {"path": self.folder, "type": "Directory"}});
+        let mount = json!({"name": RUNTIME_VOLUME, "mountPath": self.folder, "readOnly": true});
+        replace(&mut pod["volumes"], volume);
         for container in pod["containers"].as_array_mut().into_iter().flatten() {
-            for mount in container["volumeMounts"].as_array_mut().into_iter().flatten() {
-                if mount["name"] == "runtime" {
-                    mount["mountPath"] = self.folder.as_str().into();
-                }
-            }
+            replace(&mut container["volumeMounts"], mount.clone());
         }
     }
+}
+
+/// Puts the item in the place of the one with its name, or at the end.
+fn replace(list: &mut Value, item: Value) {
+    let mut items = list.as_array().cloned().unwrap_or_default();
+    match items.iter_mut().find(|other| other["name"] == item["name"]) {
+        Some(other) => *other = item,
+        None => items.push(item),
+    }
+    *list = items.into();
 }
 
 /// Takes the namespace's new name wherever the old one stands as a word: in names, subjects, addresses, and expressions of policies.

@@ -142,7 +142,7 @@ fn without_the_resources_coral_is_not_installed() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(outcome.stderr, @r"
             error: the server has no resource type prefetches.image.stvz.io
-            hint: Coral is not installed in this cluster: the README of Coral's repository says how, under `Install it`
+            hint: Coral is not installed in this cluster: `kubectl coral install` does that
             ");
         }
     }

@@ -12,6 +12,9 @@ fn help_shows_the_verbs_and_the_exit_codes() {
     Usage: kubectl coral [OPTIONS] <COMMAND>
 
     Commands:
+      install       Install Coral in the cluster
+      upgrade       Bring the Coral in the cluster to the version of this command
+      uninstall     Take Coral out of the cluster
       prefetch      Have images on nodes before anyone needs them
       status        Show Prefetches, and which image is on which node
       images        Show what is on the nodes: images, sizes, digests, and who wants them

@@ -10,7 +10,10 @@ const IMAGE: &str = "registry.example/coral:v1";
 fn a_development_build_has_no_image_of_its_own() {
     let outcome = Home::empty().run(&["install", "--dry-run=client"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
-    insta::assert_snapshot!(outcome.stderr, @"");
+    insta::assert_snapshot!(outcome.stderr, @r"
+    error: failed to choose an image: this is a development build, and no registry has one of it
+    hint: name one with --image; `cargo xtask image registry.example/coral:dev` builds and pushes the image of a checkout
+    ");
 }
 
 #[test]
@@ -83,7 +86,10 @@ fn without_an_installation_there_is_nothing_to_upgrade() {
     );
     let outcome = Home::with_server(&api.url).run(&["upgrade", "--image", IMAGE]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
-    insta::assert_snapshot!(outcome.stderr, @"");
+    insta::assert_snapshot!(outcome.stderr, @r"
+    error: Coral is not installed in this cluster, so there is nothing to upgrade
+    hint: kubectl coral install
+    ");
 }
 
 #[test]
@@ -93,7 +99,115 @@ fn help_of_the_three_has_examples() {
         let own = text.split("Cluster options:").next().unwrap().to_owned();
         format!("{own}{}", &text[text.find("Examples:").unwrap()..])
     };
-    insta::assert_snapshot!(help("install"), @"");
-    insta::assert_snapshot!(help("uninstall"), @"");
+    insta::assert_snapshot!(help("install"), @r"
+    Install Coral in the cluster.
+
+    Applies the manifests in this command, which are those of the folder deploy/ of its source, by
+    server-side apply, and waits until everything runs. Again is no harm: what is as it should be stays.
+    The namespace is coral-system unless -n says otherwise.
+
+    Usage: kubectl coral install [OPTIONS]
+
+    Options:
+          --image <IMAGE>
+              Image of the in-cluster parts; default: that of this release
+
+          --set-node-selector <KEY=VALUE>
+              Only the nodes with this label get an agent; may be repeated
+
+          --set-toleration <TAINT>
+              Taint that the controller and the webhook tolerate (agents tolerate all),
+              KEY[=VALUE][:EFFECT]; may be repeated
+
+          --set-runtime-endpoint <ENDPOINT>
+              Socket of the container runtime on the nodes, a URL such as `unix:///run/x/x.sock`
+
+          --set-image-pull-secret <NAME>
+              Secret of Coral's namespace to pull the image of the parts with; may be repeated
+
+          --set-agent-memory <BYTES>
+              Memory limit of the agents
+
+          --set-controller-memory <BYTES>
+              Memory limit of the controller
+
+          --component <NAME>
+              Optional part to install, too; may be repeated
+
+          --force-conflicts
+              Take fields over that somebody else manages
+
+          --no-wait
+              Return when everything is applied, without waiting until it runs
+
+          --timeout <DURATION>
+              How long to wait until everything runs; 0 is without end
+              
+              [default: 5m]
+
+          --dry-run <MODE>
+              client: send nothing; server: let the API server check it, and keep nothing
+              
+              [default: none]
+              [possible values: none, client, server]
+
+      -o, --output <FORMAT>
+              With --dry-run=client: the manifests themselves
+              
+              [possible values: json, yaml, name]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      kubectl coral install
+
+      # see first, or keep it in git
+      kubectl coral install --dry-run=client -o yaml > coral.yaml
+
+      # k3s, and only on the nodes of one pool
+      kubectl coral install --set-runtime-endpoint unix:///run/k3s/containerd/containerd.sock
+      --set-node-selector pool=gpu
+    ");
+    insta::assert_snapshot!(help("uninstall"), @r"
+    Take Coral out of the cluster.
+
+    Deletes every Prefetch and waits a moment for the agents to let go of their images; then deletes the
+    in-cluster parts, Coral's labels and taints on nodes, the rights that `allow-secret` gave, the
+    resource types, and the namespace, unless that was there before Coral. Images on nodes stay where
+    they are, and the kubelet may collect them. It asks before it begins.
+
+    Usage: kubectl coral uninstall [OPTIONS]
+
+    Options:
+      -y, --yes
+              Do not ask
+
+          --keep-crds
+              Leave the resource types, and with them every Prefetch
+
+          --timeout <DURATION>
+              How long to wait until everything is gone
+              
+              [default: 2m]
+
+          --dry-run <MODE>
+              client: only say what would go
+              
+              [default: none]
+              [possible values: none, client, server]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      kubectl coral uninstall
+
+      # see first
+      kubectl coral uninstall --dry-run=client
+
+      # to install it again later, with the same Prefetches
+      kubectl coral uninstall --keep-crds
+    ");
     assert!(help("upgrade").contains("kubectl coral upgrade"));
 }

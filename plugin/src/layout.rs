@@ -20,15 +20,15 @@ const MOST_ROWS: usize = 40;
 
 /// What the table is for.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Columns of the terminal; `None` for a file or a pipe, where nothing is left out or put together.
-    pub(super) width: Option<usize>,
+    pub(crate) width: Option<usize>,
     /// With sizes, digests and runtimes.
-    pub(super) wide: bool,
+    pub(crate) wide: bool,
 }
 
 /// The table of a matrix that has at least one node.
-pub(super) fn table(matrix: &Matrix, wanted: Wanted) -> Table {
+pub(crate) fn table(matrix: &Matrix, wanted: Wanted) -> Table {
     let fits = |table: &Table| match wanted.width {
         Some(width) => table.width() <= width,
         None => table.header.len() <= MOST_COLUMNS + 3,
@@ -62,7 +62,7 @@ pub(super) fn table(matrix: &Matrix, wanted: Wanted) -> Table {
 }
 
 /// A row for each image with its nodes counted, as the Prefetches themselves say it, for people who may not read the nodes.
-pub(super) fn counts_of(columns: &[Column], summaries: &[Summary]) -> Table {
+pub(crate) fn counts_of(columns: &[Column], summaries: &[Summary]) -> Table {
     counts(columns, summaries, Shortening::None, false).unwrap_or_default()
 }
 
