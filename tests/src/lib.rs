@@ -16,6 +16,7 @@
 //! ```
 
 pub mod bad_registry;
+pub mod bare_cri;
 pub mod cluster;
 pub mod cri;
 pub mod hollow;

@@ -44,7 +44,7 @@ async fn everything_works_with_the_containerd_of_debian() {
     an_image_is_labelled_pinned_and_let_go(&solo, &app).await;
     an_image_that_vanishes_comes_back(&solo, &app).await;
     a_missing_image_is_called_that(&solo).await;
-    an_image_is_taken_away(&solo, &app).await;
+    an_image_is_taken_away(&solo, &publish("brief", 100_000).reference).await;
     solo.down().await;
 }
 
@@ -128,13 +128,13 @@ async fn a_missing_image_is_called_that(solo: &Solo) {
     solo.delete_prefetch("missing").await;
 }
 
+/// What a Prefetch with `Remove` brought goes with it.
 async fn an_image_is_taken_away(solo: &Solo, image: &str) {
-    solo.prefetch("app", json!({"images": [image], "removalPolicy": "Remove"}))
+    solo.prefetch("brief", json!({"images": [image], "removalPolicy": "Remove"}))
         .await;
     solo.present(NODE, image, PATIENCE).await;
-    solo.delete_prefetch("app").await;
+    solo.delete_prefetch("brief").await;
     solo.held(NODE, image, false, PATIENCE).await.unwrap();
-    // Nobody is left to say Present of it.
     eventually("the agent to have nothing to say of it", PATIENCE, async || {
         let status = solo.status(NODE).await?.unwrap_or_default();
         let is_there = status

@@ -1,12 +1,15 @@
 //! The end-to-end tests: a cluster of their own, with Coral in it as this checkout has it.
 
+mod beside;
+
 use std::{path::Path, sync::Arc, time::Instant};
 
 use coral_tests::{Cluster, ClusterOptions, cluster::DIRECTORY_VARIABLE, progress::step_line};
 
+use self::beside::Beside;
 use crate::{
     cluster::{Lines, target_dir},
-    command::cargo,
+    command::{E2E, cargo},
     deploy,
 };
 
@@ -17,16 +20,35 @@ const SHARED: &[&str] = &[
     "e2e_api",
     "e2e_credentials",
     "e2e_errors",
+    "e2e_gate",
     "e2e_plugin",
     "e2e_prefetch",
     "e2e_runtime",
 ];
 /// Test targets that start clusters of their own.
-const OWN: &[&str] = &["cluster_lifecycle", "e2e_agent"];
+const OWN: &[&str] = &[
+    "cluster_lifecycle",
+    "e2e_agent",
+    "e2e_controller",
+    "e2e_controller_lease",
+];
+
+/// Test targets that mostly wait, in clusters of their own: they run beside all others.
+const BESIDE: &[&str] = &["e2e_debian", "e2e_patience"];
 
 /// Starts a cluster, runs the tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
 pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
-    cargo(root, &["build", "--locked", "--package", "kubectl-coral"], &[]).await?;
+    let programs = [
+        "build",
+        "--locked",
+        "--package",
+        "kubectl-coral",
+        "--package",
+        "coral-agent",
+    ];
+    cargo(root, &programs, &[]).await?;
+    // It ends when anything else fails.
+    let beside = Beside::start(root, BESIDE).await?;
     let options = ClusterOptions {
         dir: target_dir().join("e2e"),
         progress: Arc::new(Lines),
@@ -38,7 +60,8 @@ pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
     cluster.down().await?;
     println!("{}", step_line("down", began.elapsed()));
     result?;
-    tests(root, OWN, &[]).await
+    tests(root, OWN, &[]).await?;
+    beside.join().await
 }
 
 async fn on_cluster(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
@@ -50,15 +73,7 @@ async fn on_cluster(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 async fn tests(root: &Path, targets: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
-    let mut arguments = vec![
-        "test",
-        "--locked",
-        "--package",
-        "coral-tests",
-        "--features",
-        "e2e",
-        "--no-fail-fast",
-    ];
+    let mut arguments = [E2E, &["--no-fail-fast"]].concat();
     for target in targets {
         arguments.extend(["--test", target]);
     }

@@ -31,11 +31,11 @@ pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the static binaries for the machine's own target and returns the folder that holds them.
-pub(crate) async fn build(root: &Path) -> anyhow::Result<PathBuf> {
+/// Builds the static binaries of these packages for the machine's own target and returns the folder that holds them.
+pub(crate) async fn build(root: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let target = host_target()?;
     let mut arguments = vec!["build", "--release", "--locked", "--target", &target];
-    for package in PACKAGES {
+    for package in packages {
         arguments.extend(["--package", package]);
     }
     // The image has nothing but the binaries: no libc to load.
@@ -45,7 +45,7 @@ pub(crate) async fn build(root: &Path) -> anyhow::Result<PathBuf> {
 
 /// Builds the image and pushes it as `reference`. Returns the reference by digest.
 pub(crate) async fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::Result<String> {
-    let binaries = build(root).await?;
+    let binaries = build(root, PACKAGES).await?;
     let work = root.join("target/image");
     fs::create_dir_all(&work).with_context(|| format!("failed to make {}", work.display()))?;
     let layer = work.join("layer.tar");

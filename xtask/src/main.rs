@@ -1,6 +1,7 @@
 //! Developer commands of Coral: `cargo xtask <command>`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program prints")]
 
+mod bench;
 mod cluster;
 mod command;
 mod demo;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure, and compare with the targets.
+    Bench(bench::Args),
     /// A real Kubernetes cluster on this machine.
     Cluster(cluster::Args),
     /// Watch Coral do its job on a real Kubernetes on this machine.
@@ -53,6 +56,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     let root = workspace();
     match command {
+        Command::Bench(args) => bench::run(root, args).await,
         Command::Cluster(args) => cluster::run(args).await,
         Command::Demo(args) => demo::run(root, args).await,
         Command::Deploy(args) => deploy::run(root, args).await,

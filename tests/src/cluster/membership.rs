@@ -22,6 +22,7 @@ pub(super) fn new_record(state: &State, light: bool, options: NodeOptions) -> Op
     let NodeOptions {
         disk,
         containerd,
+        register_with_taints,
         agent,
     } = options;
     Some(NodeRecord {
@@ -30,6 +31,7 @@ pub(super) fn new_record(state: &State, light: bool, options: NodeOptions) -> Op
         number,
         disk,
         containerd,
+        register_with_taints,
         agent,
     })
 }

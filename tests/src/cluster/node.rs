@@ -196,7 +196,12 @@ fn write_files(site: &Site, node: &NodeRecord, holder: ProcessRecord) -> Result<
     put("/var/lib/kubelet/kubelet.crt", &server.certificate)?;
     put("/var/lib/kubelet/kubelet.key", &server.key)?;
     let cgroup = site.layout.cgroup().join(&node.name);
-    let config = kubelet_config(&address.to_string(), &cgroup, node.disk.is_some());
+    let config = kubelet_config(
+        &address.to_string(),
+        &cgroup,
+        node.disk.is_some(),
+        &node.register_with_taints,
+    );
     put("/var/lib/kubelet/config.json", &config.to_string())?;
     let signed = authority.sign(&Subject::user(
         &format!("system:node:{}", node.name),
@@ -255,7 +260,7 @@ fn cni_config(number: u8) -> Value {
     })
 }
 
-fn kubelet_config(address: &str, cgroup: &Path, small_disk: bool) -> Value {
+fn kubelet_config(address: &str, cgroup: &Path, small_disk: bool, taints: &[String]) -> Value {
     let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -289,15 +294,25 @@ fn kubelet_config(address: &str, cgroup: &Path, small_disk: bool) -> Value {
         "imageGCLowThresholdPercent": 99,
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
         "evictionPressureTransitionPeriod": "10s",
+        "registerWithTaints": taints.iter().map(|taint| read_taint(taint)).collect::<Vec<Value>>(),
     });
     if small_disk {
         config["imageGCHighThresholdPercent"] = json!(60);
         config["imageGCLowThresholdPercent"] = json!(40);
         config["imageMinimumGCAge"] = json!("5s");
+        // Of several thresholds that are met the kubelet acts on one, in an order that changes, and where it takes the images
+        // to have a disk of their own it collects none of them for that of the node.
         config["evictionHard"] =
-            json!({"nodefs.available": "15%", "imagefs.available": "15%", "memory.available": "50Mi"});
+            json!({"nodefs.available": "1%", "imagefs.available": "15%", "memory.available": "50Mi"});
     }
     config
+}
+
+/// A taint as the API has it, from the way in which `kubectl taint` writes it.
+fn read_taint(taint: &str) -> Value {
+    let (key, effect) = taint.split_once(':').unwrap_or((taint, "NoSchedule"));
+    let (key, value) = key.split_once('=').unwrap_or((key, ""));
+    json!({"key": key, "value": value, "effect": effect})
 }
 
 /// Waits until the nodes say that they are ready.
@@ -366,12 +381,15 @@ mod tests {
     #[test]
     fn only_small_disks_collect_garbage() {
         let cgroup = Path::new("coral-1/node-1");
-        let usual = kubelet_config("198.18.3.11", cgroup, false);
+        let usual = kubelet_config("198.18.3.11", cgroup, false, &[]);
         assert_eq!(usual["imageGCHighThresholdPercent"], 100);
         assert_eq!(usual["cgroupRoot"], "/coral-1/node-1");
-        let small = kubelet_config("198.18.3.11", cgroup, true);
+        let small = kubelet_config("198.18.3.11", cgroup, true, &["a.b/c=d:NoExecute".to_owned()]);
         assert_eq!(small["imageGCHighThresholdPercent"], 60);
         assert_eq!(small["evictionHard"]["imagefs.available"], "15%");
+        assert_eq!(usual["registerWithTaints"], json!([]));
+        let taint = json!({"key": "a.b/c", "value": "d", "effect": "NoExecute"});
+        assert_eq!(small["registerWithTaints"], json!([taint]));
     }
 
     #[test]

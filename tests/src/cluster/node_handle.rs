@@ -12,6 +12,8 @@ use rustix::process::Signal;
 use super::{
     Cluster, light_node,
     node::{self, PartNames},
+    options::AGENT_PORT,
+    probe,
     process::{self, ProcessRecord},
     registry,
     site::Site,
@@ -180,6 +182,13 @@ impl NodeHandle {
     /// The agent of a light node. As long as this is the same, it was not started again.
     pub fn agent_process(&self) -> Result<ProcessRecord> {
         self.process(&PartNames::of(&self.record.name).agent)
+    }
+
+    /// What the agent of a light node counts, as Prometheus would get it.
+    pub async fn agent_metrics(&self) -> Result<String> {
+        probe::http_get(self.address(), AGENT_PORT, "/metrics")
+            .await
+            .with_context(|| format!("ask the agent on {}", self.record.name))
     }
 
     /// Starts again what was stopped or killed, and returns when containerd serves.

@@ -66,6 +66,9 @@ pub enum Containerd {
     Debian,
 }
 
+/// Where the agent of a light node answers, at the node's own address.
+pub(super) const AGENT_PORT: u16 = 8080;
+
 /// The agent process of a light node.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AgentOptions {
@@ -79,16 +82,15 @@ pub struct AgentOptions {
 impl AgentOptions {
     /// The program with the arguments that every agent needs.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        let arguments = [
-            "--node-name={node}",
-            "--runtime-endpoint={endpoint}",
-            "--kubeconfig={kubeconfig}",
-            "--listen={address}:8080",
-        ]
-        .map(str::to_owned);
+        let arguments = vec![
+            "--node-name={node}".to_owned(),
+            "--runtime-endpoint={endpoint}".to_owned(),
+            "--kubeconfig={kubeconfig}".to_owned(),
+            format!("--listen={{address}}:{AGENT_PORT}"),
+        ];
         Self {
             binary: binary.into(),
-            arguments: arguments.to_vec(),
+            arguments,
         }
     }
 }
@@ -100,6 +102,8 @@ pub struct NodeOptions {
     pub disk: Option<String>,
     /// Which containerd it runs.
     pub containerd: Containerd,
+    /// Taints that its kubelet registers it with, as `kubectl taint` has them: `key:Effect` or `key=value:Effect`.
+    pub register_with_taints: Vec<String>,
     /// The agent of a light node, if not the one that the cluster's light nodes run.
     pub agent: Option<AgentOptions>,
 }

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,6 +29,22 @@ pub(super) async fn http_ok(address: Ipv4Addr, port: u16, path: &str) -> Result<
     } else {
         Look::NotYet(status.to_owned())
     })
+}
+
+/// What a server answers to `GET path`.
+///
+/// # Errors
+/// Also where the answer is not 200.
+pub(super) async fn http_get(address: Ipv4Addr, port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((address, port)).await.context("connect")?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.context("send a request")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.context("read the answer")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("find the answer's body")?;
+    let status = head.lines().next().unwrap_or_default();
+    ensure!(status.split(' ').nth(1) == Some("200"), "GET {path} gives {status:?}");
+    Ok(body.to_owned())
 }
 
 /// Sends JSON to a server that speaks plain HTTP, and gives the JSON of its answer, whatever its status.

@@ -47,6 +47,9 @@ pub struct NodeRecord {
     /// Which containerd it runs.
     #[serde(default)]
     pub containerd: Containerd,
+    /// Taints that its kubelet registers it with.
+    #[serde(default)]
+    pub register_with_taints: Vec<String>,
     /// The agent that it runs, if not the one of all light nodes.
     #[serde(default)]
     pub agent: Option<AgentOptions>,
@@ -150,6 +153,7 @@ mod tests {
             number,
             disk: None,
             containerd: Containerd::default(),
+            register_with_taints: Vec::new(),
             agent: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::cri::{Attempt, Ending};
@@ -46,6 +46,21 @@ impl Timeline {
     #[must_use]
     pub fn pulls(&self) -> &[Pull] {
         &self.pulls
+    }
+
+    /// Time from the beginning of the first pull to the end of the last one that has ended.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        let began = self.pulls.iter().map(|pull| pull.attempt.began).min();
+        let ended = self
+            .pulls
+            .iter()
+            .filter_map(|pull| pull.attempt.ended)
+            .map(|(ended, _)| ended)
+            .max();
+        began
+            .zip(ended)
+            .map_or(Duration::ZERO, |(began, ended)| ended.saturating_duration_since(began))
     }
 
     /// How many pulls ended so.
@@ -112,8 +127,6 @@ impl Timeline {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Node, image, beginning and end in seconds.
@@ -158,6 +171,7 @@ mod tests {
         assert_eq!((complete(3), complete(4)), (0, 1));
         assert_eq!(all.most_pulls_of_one_image(), 1);
         assert_eq!(all.ended(Ending::Succeeded), 3);
+        assert_eq!(all.duration(), Duration::from_secs(4));
         assert_eq!(all.only(|pull| pull.node == "b").pulls().len(), 1);
     }
 }

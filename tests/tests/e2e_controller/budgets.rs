@@ -22,7 +22,7 @@ pub(crate) async fn a_number_and_a_share_are_never_exceeded(ground: Ground) {
         .fleet("budget", 2 * HALF, |number| {
             let half = if number < HALF { "one" } else { "two" };
             // Nodes are not equally fast.
-            let latency = Duration::from_millis(50 + 10 * u64::try_from(number % 10).unwrap());
+            let latency = Duration::from_millis(200 + 20 * u64::try_from(number % 10).unwrap());
             HollowOptions::new(&everything)
                 .with_latency(latency)
                 .with_label("half", half)
@@ -49,7 +49,7 @@ pub(crate) async fn a_number_and_a_share_are_never_exceeded(ground: Ground) {
         assert_eq!(of_images.pulls().len(), 3 * HALF);
         // A budget that nobody uses is none.
         let most = of_images.most_nodes_at_once();
-        assert!(most > budget / 2, "{most} of {budget}");
+        assert!(most > budget / 4, "{most} of {budget}");
     }
     drop(controller);
     fleet.leave().await.unwrap();
@@ -65,7 +65,7 @@ pub(crate) async fn the_budget_of_the_cluster_is_never_exceeded(ground: Ground) 
             let one = if number < 200 { "yes" } else { "no" };
             let two = if number >= 100 { "yes" } else { "no" };
             HollowOptions::new(&everything)
-                .with_latency(Duration::from_millis(100))
+                .with_latency(Duration::from_millis(300))
                 .with_label("one", one)
                 .with_label("two", two)
         })
@@ -90,7 +90,7 @@ pub(crate) async fn the_budget_of_the_cluster_is_never_exceeded(ground: Ground) 
     let timeline = fleet.timeline();
     let most = timeline.most_nodes_at_once();
     assert!(most <= LIMIT, "{most} nodes pulled at the same time, {LIMIT} may");
-    assert!(most > LIMIT / 2, "{most} of {LIMIT}");
+    assert!(most > LIMIT / 4, "{most} of {LIMIT}");
     assert_true_all_along(&one, &timeline, &first, LIMIT);
     assert_true_all_along(&two, &timeline, &second, LIMIT);
     assert_eq!((timeline.pulls().len(), timeline.most_pulls_of_one_image()), (1200, 1));

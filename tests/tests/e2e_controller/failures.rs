@@ -26,7 +26,7 @@ const BUDGET: usize = NODES / 4;
 
 /// The registry mirror of every tenth node lacks two of the images.
 pub(crate) async fn a_tenth_of_the_nodes_fails_and_the_status_is_true(ground: Ground) {
-    let images = images("tenth", 20);
+    let images = images("tenth", 6);
     let (lacking, there) = images.split_at(2);
     let everything = Catalogue::of_everything(1_000_000);
     let mirror = Catalogue::default();

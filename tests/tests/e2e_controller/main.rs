@@ -14,6 +14,7 @@
 mod budgets;
 mod controllers;
 mod failures;
+mod gate;
 mod ground;
 mod modes;
 mod node_life;
@@ -31,7 +32,7 @@ use libtest_mimic::{Arguments, Trial};
 use crate::stage::Stage;
 
 /// Longest time for one case, once its turn has come.
-const TIME_FOR_A_CASE: Duration = Duration::from_mins(3);
+const TIME_FOR_A_CASE: Duration = Duration::from_mins(6);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -64,6 +65,8 @@ fn main() -> ExitCode {
             once_goes_after_its_time
             suspend_stops_what_has_not_begun
             nothing_is_written_when_nothing_changes;
+        gate:
+            a_new_node_keeps_its_taint_until_the_images_are_there;
         removal:
             a_deleted_prefetch_takes_its_images_away_but_not_those_of_others
             an_image_that_leaves_the_list_is_taken_away;
@@ -75,6 +78,8 @@ fn main() -> ExitCode {
         budgets:
             a_number_and_a_share_are_never_exceeded
             the_budget_of_the_cluster_is_never_exceeded;
+        gate:
+            a_node_whose_images_do_not_come_loses_its_taint_in_time;
         failures:
             a_tenth_of_the_nodes_fails_and_the_status_is_true;
         outages:

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use coral_api::{PrefetchStatus, node_images::ImageState};
-use coral_tests::{cri::Catalogue, hollow::HollowOptions};
+use coral_tests::{
+    cri::Catalogue,
+    hollow::{HollowNode, HollowOptions},
+};
 use serde_json::json;
 
 use crate::{
@@ -118,6 +121,15 @@ pub(crate) async fn nothing_is_written_when_nothing_changes(ground: Ground) {
     order.ready_on(4, SOON).await;
     for node in fleet.nodes() {
         ground.until_labelled(node.name(), &images, SOON).await;
+    }
+    // By agent and controller together; what the design promises for 20 images on a node.
+    for node in fleet.nodes().map(HollowNode::name) {
+        let agent = fleet.tally().writes_to(&format!("/nodeimages/{node}/status"));
+        let controller = ground.shared.writes_to(&format!("/{node}"));
+        assert!(
+            agent + controller <= 8,
+            "{node}: {agent} writes by its agent, {controller} by the controller"
+        );
     }
     // The counts in the status may follow the condition by two seconds.
     let is_told = |status: &PrefetchStatus| status.images.iter().all(|image| image.available == 4);
