@@ -106,7 +106,7 @@ impl Sent {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             is_leader: Gauge::default(),
             lease_changes: Family::default(),
             prefetches: Family::default(),
@@ -126,7 +126,10 @@ impl Default for Metrics {
             events: Family::default(),
             last_watch_event: Family::default(),
             is_ready: Arc::default(),
-        }
+        };
+        metrics.know_nothing();
+        metrics.count_from_nothing();
+        metrics
     }
 }
 
@@ -233,16 +236,42 @@ impl Metrics {
         self.is_ready.store(true, Ordering::Relaxed);
     }
 
+    /// Nothing of the cluster. Who does not lead says so, and a sum over all replicas is what the leader knows.
+    fn know_nothing(&self) {
+        self.planned_nodes(Counts::default());
+        self.agents_are(std::iter::empty());
+        self.prefetches_are(std::iter::empty(), false);
+        self.writes_due.set(0);
+    }
+
+    /// Makes every series that will be counted, at 0: without a first value, nobody sees the first increase.
+    fn count_from_nothing(&self) {
+        for result in ["acquired", "lost", "released"] {
+            let _ = self.lease_changes.get_or_create(&ResultLabels { result });
+        }
+        for outcome in GATE_OUTCOMES {
+            let _ = self.gates.get_or_create(&OutcomeLabels { outcome });
+        }
+        for sent in [Sent::Success, Sent::Failure] {
+            for kind in WRITE_KINDS {
+                let result = sent.as_str();
+                let _ = self.writes.get_or_create(&WriteLabels { kind, result });
+            }
+        }
+        for sent in [Sent::Success, Sent::Failure, Sent::Dropped] {
+            let _ = self.events.get_or_create(&ResultLabels { result: sent.as_str() });
+        }
+        // Nothing has been said since now.
+        for kind in ["Prefetch", "Node", "NodeImages"] {
+            self.watch_spoke(kind, Timestamp::now());
+        }
+    }
+
     pub(crate) fn leads(&self, leads: bool, result: &'static str) {
         self.is_leader.set(leads.into());
         self.lease_changes.get_or_create(&ResultLabels { result }).inc();
         if !leads {
-            // What a leader that is none any more knew would be counted beside what the new one knows.
-            for family in [&self.prefetches, &self.nodes, &self.agents, &self.images] {
-                family.clear();
-            }
-            self.prefetch_nodes.clear();
-            self.writes_due.set(0);
+            self.know_nothing();
         }
     }
 
@@ -253,6 +282,11 @@ impl Metrics {
 
     pub(crate) fn planned(&self, took: Duration, counts: Counts, due: usize) {
         self.plan_duration.observe(took.as_secs_f64());
+        self.planned_nodes(counts);
+        self.writes_due(due);
+    }
+
+    fn planned_nodes(&self, counts: Counts) {
         let Counts {
             nodes,
             eligible_nodes,
@@ -271,7 +305,6 @@ impl Metrics {
         ] {
             self.nodes.get_or_create(&StateLabels { state }).set(gauge(number));
         }
-        self.writes_due(due);
     }
 
     pub(crate) fn writes_due(&self, due: usize) {
@@ -365,6 +398,15 @@ impl Metrics {
     }
 }
 
+const GATE_OUTCOMES: [&str; 3] = ["Ready", "TimedOut", "NothingToWaitFor"];
+const WRITE_KINDS: [&str; 6] = [
+    "NodeImages",
+    "DeleteNodeImages",
+    "NodeLabels",
+    "RemoveStartupTaint",
+    "PrefetchStatus",
+    "DeletePrefetch",
+];
 const NODE_STATES: [&str; 4] = ["desired", "ready", "pulling", "failed"];
 
 /// Index of the state of a node's agent among `Ready`, `NotReady` and `Behind`.
@@ -488,6 +530,10 @@ mod tests {
         metrics.leads(false, "lost");
         let text = text(&registry);
         assert!(text.contains("coral_controller_leader 0"), "{text}");
-        assert!(!text.contains("state="), "{text}");
+        assert!(
+            text.contains(r#"coral_controller_prefetches{state="Ready"} 0"#),
+            "{text}"
+        );
+        assert!(!text.contains("web"), "{text}");
     }
 }

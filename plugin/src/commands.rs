@@ -5,6 +5,7 @@ pub(crate) mod completion;
 pub(crate) mod delete;
 pub(crate) mod explain;
 pub(crate) mod images;
+pub(crate) mod inject;
 pub(crate) mod install;
 pub(crate) mod prefetch;
 pub(crate) mod refresh;
@@ -31,6 +32,8 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Install(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
         Command::Upgrade(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
         Command::Uninstall(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::Inject(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
+        Command::Uninject(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
         Command::Prefetch(arguments) => runtime()?.block_on(arguments.run(&cluster, printer)),
         Command::Status(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Images(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),

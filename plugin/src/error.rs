@@ -32,6 +32,18 @@ pub(crate) enum Error {
         names: Vec<String>,
         near: Vec<String>,
     },
+    #[error("failed to read {path}: {reason}")]
+    File { path: String, reason: String },
+    #[error("--watch shows a table, so it goes with -o table and -o wide")]
+    WatchNeedsTable,
+    #[error("failed to change {object}: {reason}")]
+    Refused { object: String, reason: String },
+    #[error("the pods of {object} cannot be changed any more")]
+    FixedTemplate { object: String },
+    #[error("there are no images in {place}")]
+    NoImages { place: String },
+    #[error("node {} not found", quoted(.names))]
+    UnknownNode { names: Vec<String>, near: Vec<String> },
     #[error("Coral has nothing on node {}", quoted(.names))]
     NoSuchNode { names: Vec<String>, near: Vec<String> },
     #[error(
@@ -86,7 +98,8 @@ impl Error {
             Self::NoSuchNode { near, .. } if near.is_empty() => Some(
                 "no Prefetch asks it for anything, or there is no such node: `kubectl get nodes`".to_owned(),
             ),
-            Self::NoSuchPrefetch { near, .. } | Self::NoSuchNode { near, .. } => Some(format!("did you mean {}?", near.join(" or "))),
+            Self::UnknownNode { near, .. } if near.is_empty() => Some("kubectl get nodes".to_owned()),
+            Self::NoSuchPrefetch { near, .. } | Self::NoSuchNode { near, .. } | Self::UnknownNode { near, .. } => Some(format!("did you mean {}?", near.join(" or "))),
             Self::RemovalNotNoted { .. } => Some(format!(
                 "{}. spec.removalPolicy is Remove now, so the same command goes on from here; without --remove-images the Prefetch is deleted at once",
                 wait::UNSEEN_HINT
@@ -103,17 +116,20 @@ impl Error {
                 "somebody else manages these fields: let them go on with it, or take the fields over with --force-conflicts"
                     .to_owned(),
             ),
+            Self::FixedTemplate { .. } => Some(
+                "change what makes it, such as its CronJob, or its manifest before it is applied: `kubectl coral inject -f FILE`".to_owned(),
+            ),
             Self::NotConfirmed => Some("--yes agrees to it".to_owned()),
             Self::NotGone { .. } => Some("the same command again goes on from here; --timeout waits longer".to_owned()),
             Self::NotRunning { namespace, .. } => Some(format!("kubectl -n {namespace} get pods; kubectl -n {namespace} get events")),
             Self::Wait(error) => error.hint(),
-            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) => None,
+            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) | Self::WatchNeedsTable | Self::Refused { .. } | Self::File { .. } | Self::NoImages { .. } => None,
         }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Images(_) => exit::USAGE,
+            Self::Images(_) | Self::WatchNeedsTable => exit::USAGE,
             Self::NotRunning { .. } | Self::NotGone { .. } => exit::TIMED_OUT,
             Self::Wait(error) => error.exit_code(),
             // The reader has what it wanted: `kubectl coral status | head -1`.

@@ -273,9 +273,9 @@ mod tests {
         pod(&json!({"nodeSelector": selector, "containers": containers}))
     }
 
-    fn matrix(states: &[(&str, &str, Value)]) -> Matrix {
+    fn matrix(reports: &[(&str, &str, Value)]) -> Matrix {
         let mut matrix = Matrix::of_images(["nginx:1.29", "redis:8"]);
-        for (node, image, status) in states {
+        for (node, image, status) in reports {
             let mut status = status.clone();
             status["image"] = format!("docker.io/library/{image}").into();
             let wanted = json!([{"image": status["image"], "requestedBy": ["ops/all"]}]);
@@ -304,11 +304,14 @@ mod tests {
             ),
         ]);
         let text = |nodes: &[NodeFacts], matrix: &Matrix| reasons(&injected(), nodes, matrix).join("\n");
-        insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[])], &pulling), @"");
-        insta::assert_snapshot!(text(&[node("node-1", &[])], &nothing), @"");
-        insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[&nginx])], &nothing), @"");
-        insta::assert_snapshot!(text(&[node("node-1", &[&redis, &nginx])], &nothing), @"");
-        insta::assert_snapshot!(reasons(&pod(&json!({})), &[], &nothing).join("\n"), @"");
+        insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[])], &pulling), @"nginx:1.29 is on no node yet: node-2 (failed: NotFound), node-1 (pulling 45%)");
+        insta::assert_snapshot!(text(&[node("node-1", &[])], &nothing), @r"
+        no Prefetch asks for redis:8 on a node that the pod could go to: `kubectl coral prefetch redis:8`
+        no Prefetch asks for nginx:1.29 on a node that the pod could go to: `kubectl coral prefetch nginx:1.29`
+        ");
+        insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[&nginx])], &nothing), @"no node has all of its images: redis:8 is on node-1; nginx:1.29 is on node-2");
+        insta::assert_snapshot!(text(&[node("node-1", &[&redis, &nginx])], &nothing), @"node-1 has every image that it asks for, so it waits for something else; the scheduler says: 0/2 nodes are available");
+        insta::assert_snapshot!(reasons(&pod(&json!({})), &[], &nothing).join("\n"), @"it does not choose its node by image; the scheduler says: 0/2 nodes are available");
     }
 
     #[test]
@@ -352,7 +355,10 @@ mod tests {
             {"name": "redis", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}},
         ]);
         let pulling = matrix(&[("node-1", "redis:8", json!({"state": "Waiting"}))]);
-        insta::assert_snapshot!(reasons(&pod, &[], &pulling).join("\n"), @"");
+        insta::assert_snapshot!(reasons(&pod, &[], &pulling).join("\n"), @r"
+        container nginx waits for nginx:1.29: no Prefetch asks for it on node-1; the kubelet may not pull it (imagePullPolicy Never), so prefetch it: `kubectl coral prefetch nginx:1.29`; the kubelet says ErrImageNeverPull
+        container redis waits for redis:8: on node-1 it is waiting; the kubelet says ImagePullBackOff (Back-off)
+        ");
         pod["status"]["containerStatuses"] = json!([]);
         assert_eq!(reasons(&pod, &[], &pulling), ["nothing in it waits for an image"]);
         assert_eq!(headline(&pod), "pod shop/web: Pending, on node-1");

@@ -17,6 +17,7 @@ mod exit;
 mod explanation;
 mod failure_advice;
 mod failures;
+mod files;
 #[cfg(test)]
 mod fixtures;
 mod grant;

@@ -6,7 +6,9 @@ pub(crate) mod settings;
 
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use crate::installation::PART_OF;
 
 /// Path below `deploy/`, and text.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/manifests.rs"));
@@ -74,6 +76,26 @@ struct Kustomization {
     resources: Vec<String>,
     #[serde(default)]
     components: Vec<String>,
+    #[serde(default)]
+    config_map_generator: Vec<ConfigMap>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ConfigMap {
+    name: String,
+    /// `key=path`, or a path whose last part is the key.
+    files: Vec<String>,
+    options: ConfigMapOptions,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ConfigMapOptions {
+    #[serde(default)]
+    labels: Map<String, Value>,
+    /// A name with a hash is not understood here.
+    disable_name_suffix_hash: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +108,12 @@ struct Labels {
 pub(crate) fn compose<S: AsRef<str>>(components: &[S]) -> Result<Vec<Value>, InvalidManifest> {
     let mut objects = compose_folder("")?;
     for component in components {
-        objects.extend(compose_folder(&format!("{COMPONENTS}/{}/", component.as_ref()))?);
+        let mut optional = compose_folder(&format!("{COMPONENTS}/{}/", component.as_ref()))?;
+        for object in &mut optional {
+            // The labels of the base are not those of a component, and `uninstall` goes by them.
+            object["metadata"]["labels"][PART_OF.0] = PART_OF.1.into();
+        }
+        objects.extend(optional);
     }
     objects.sort_by_key(rank);
     Ok(objects)
@@ -134,6 +161,9 @@ fn compose_folder(folder: &str) -> Result<Vec<Value>, InvalidManifest> {
             objects.extend(compose_folder(&format!("{path}/"))?);
         }
     }
+    for config_map in &instructions.config_map_generator {
+        objects.push(config_map.compose(folder, &path)?);
+    }
     for object in &mut objects {
         let (_, is_namespaced) = resource(object);
         if let Some(namespace) = instructions.namespace.as_ref().filter(|_| is_namespaced) {
@@ -144,6 +174,31 @@ fn compose_folder(folder: &str) -> Result<Vec<Value>, InvalidManifest> {
         }
     }
     Ok(objects)
+}
+
+impl ConfigMap {
+    fn compose(&self, folder: &str, instructions: &str) -> Result<Value, InvalidManifest> {
+        let invalid = |reason: &str| InvalidManifest {
+            path: instructions.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if !self.options.disable_name_suffix_hash {
+            return Err(invalid("the name of a generated ConfigMap must not have a hash"));
+        }
+        let mut data = Map::new();
+        for file in &self.files {
+            let last = file.rsplit('/').next().unwrap_or(file);
+            let (key, path) = file.split_once('=').unwrap_or((last, file));
+            let text = text(&format!("{folder}{path}")).ok_or_else(|| invalid("a file of a ConfigMap is missing"))?;
+            data.insert(key.to_owned(), text.into());
+        }
+        Ok(json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": self.name, "labels": self.options.labels},
+            "data": data,
+        }))
+    }
 }
 
 /// The YAML writer gives `100.0` for bounds in schemas, where everybody else has `100`.
@@ -182,7 +237,8 @@ fn documents<T: serde::de::DeserializeOwned>(path: &str) -> Result<Vec<T>, Inval
 mod tests {
     use std::{
         collections::BTreeMap,
-        path::PathBuf,
+        fs,
+        path::{Path, PathBuf},
         process::{Command, Stdio},
     };
 
@@ -196,12 +252,11 @@ mod tests {
         objects.into_iter().map(|object| (name(&object), object)).collect()
     }
 
-    #[test]
-    fn composing_is_what_kustomize_does() {
-        let deploy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    /// What kubectl makes of a folder.
+    fn kustomize(folder: &Path) -> Vec<Value> {
         let output = Command::new("kubectl")
             .arg("kustomize")
-            .arg(&deploy)
+            .arg(folder)
             .stderr(Stdio::inherit())
             .output()
             .expect("this test needs kubectl on the PATH");
@@ -209,7 +264,13 @@ mod tests {
         let text = String::from_utf8(output.stdout).unwrap();
         let mut kustomized: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         kustomized.iter_mut().for_each(whole_numbers);
-        let (ours, theirs) = (by_name(compose::<&str>(&[]).unwrap()), by_name(kustomized));
+        kustomized
+    }
+
+    #[test]
+    fn composing_is_what_kustomize_does() {
+        let deploy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let (ours, theirs) = (by_name(compose::<&str>(&[]).unwrap()), by_name(kustomize(&deploy)));
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
         for (name, object) in ours {
             assert!(object == theirs[&name], "{name} is {object}");
@@ -227,10 +288,36 @@ mod tests {
     }
 
     #[test]
-    fn every_optional_part_can_be_composed() {
+    fn every_optional_part_is_what_kustomize_makes_of_it_and_has_our_label() {
+        let overlay = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let base = compose::<&str>(&[]).unwrap().len();
         for component in components() {
-            assert!(!compose_folder(&format!("components/{component}/")).unwrap().is_empty());
+            let text = format!("resources: [../../deploy]\ncomponents: [../../deploy/components/{component}]\n");
+            fs::write(overlay.path().join(INSTRUCTIONS), text).unwrap();
+            let (ours, theirs) = (
+                by_name(compose(&[component]).unwrap()),
+                by_name(kustomize(overlay.path())),
+            );
+            assert!(ours.len() > base, "{component}");
+            assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+            for (name, object) in ours {
+                let is_labelled = object["metadata"]["labels"][PART_OF.0] == PART_OF.1;
+                assert!(is_labelled || object["kind"] == "CustomResourceDefinition", "{name}");
+                assert!(unlabelled(object.clone()) == unlabelled(theirs[&name].clone()), "{name} is {object}");
+            }
         }
+    }
+
+    /// The object without the label that kustomize does not give to components.
+    fn unlabelled(mut object: Value) -> Value {
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.remove(PART_OF.0);
+            if labels.is_empty() {
+                metadata.remove("labels");
+            }
+        }
+        object
     }
 
     #[test]

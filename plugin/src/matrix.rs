@@ -181,6 +181,35 @@ impl Matrix {
         self.rows.insert(name, row);
     }
 
+    /// Forgets what a person did not ask for.
+    pub(crate) fn narrow(&mut self, filter: &Filter) {
+        let is_node = |node: &str| filter.nodes.is_empty() || filter.nodes.iter().any(|name| name == node);
+        let is_failed = |cell: &Cell| cell.failure.is_some();
+        let stays: Vec<bool> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| {
+                let mut cells = self.rows.values().filter_map(|row| row.cell(index));
+                filter.has_image(&column.familiar()) && (!filter.failed || cells.any(is_failed))
+            })
+            .collect();
+        self.rows.retain(|node, row| {
+            let mut index = 0;
+            row.cells.resize(stays.len(), None);
+            row.cells.retain(|_| {
+                index += 1;
+                stays[index - 1]
+            });
+            is_node(node) && row.wanted().next().is_some() && (!filter.failed || row.wanted().any(is_failed))
+        });
+        let columns = std::mem::take(&mut self.columns);
+        self.column_of.clear();
+        for (column, _) in columns.into_iter().zip(&stays).filter(|(_, stays)| **stays) {
+            self.column(&column.text);
+        }
+    }
+
     /// Forgets a node.
     pub(crate) fn remove(&mut self, node: &str) {
         self.rows.remove(node);
@@ -264,6 +293,30 @@ impl Matrix {
         self.column_of.insert(identity, index);
         self.column_of.insert(image.to_owned(), index);
         index
+    }
+}
+
+/// What a person asks for of all that there is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    /// Parts of names of images; none means every image.
+    pub(crate) images: Vec<String>,
+    /// Names of nodes; none means every node.
+    pub(crate) nodes: Vec<String>,
+    /// Only what failed, and may be tried again.
+    pub(crate) failed: bool,
+}
+
+impl Filter {
+    /// Whether anything is left out.
+    pub(crate) fn is_none(&self) -> bool {
+        self.images.is_empty() && self.nodes.is_empty() && !self.failed
+    }
+
+    /// Whether the image is asked for, by a part of its familiar name or by any spelling of its name.
+    pub(crate) fn has_image(&self, image: &str) -> bool {
+        let is_meant = |wanted: &String| image.contains(wanted.as_str()) || identity(image) == identity(wanted);
+        self.images.is_empty() || self.images.iter().any(is_meant)
     }
 }
 

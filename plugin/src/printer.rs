@@ -55,6 +55,16 @@ impl Printer {
         stdout.flush()
     }
 
+    /// Writes what takes the place of what was written before: on a terminal there, elsewhere below it.
+    pub(crate) fn redraw(&self, text: &str) -> io::Result<()> {
+        if self.width.is_some() {
+            // To the corner, and everything below it away.
+            self.data(format_args!("\u{1b}[H\u{1b}[2J{text}"))
+        } else {
+            self.data(format_args!("{text}\n---"))
+        }
+    }
+
     /// Tells something that is not data. Nobody can be told when that fails, so a failure is no error.
     pub(crate) fn note(&self, text: impl Display) {
         let _ = writeln!(self.stderr.lock(), "{text}");

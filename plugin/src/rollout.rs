@@ -69,15 +69,18 @@ fn daemon_set(object: &Value) -> Stage {
     }
 }
 
-/// Where something runs, once it does: `2 nodes`, `2 replicas`.
+/// Where something runs, once it does: `on 2 nodes`, `with 2 replicas`.
 pub(crate) fn extent(object: &Value) -> Option<String> {
     let counted = |number: i64, noun| crate::human::counted(usize::try_from(number).unwrap_or_default(), noun);
     match object["kind"].as_str() {
-        Some("Deployment") => Some(counted(object["spec"]["replicas"].as_i64().unwrap_or(1), "replica")),
-        Some("DaemonSet") => Some(counted(
-            object["status"]["desiredNumberScheduled"].as_i64().unwrap_or_default(),
-            "node",
-        )),
+        Some("Deployment") => {
+            let replicas = object["spec"]["replicas"].as_i64().unwrap_or(1);
+            Some(format!("with {}", counted(replicas, "replica")))
+        }
+        Some("DaemonSet") => {
+            let nodes = object["status"]["desiredNumberScheduled"].as_i64().unwrap_or_default();
+            Some(format!("on {}", counted(nodes, "node")))
+        }
         _ => None,
     }
 }

@@ -1,6 +1,9 @@
 //! Images in objects that have pods: Pods themselves, and everything with a pod template.
 
-use serde_json::Value;
+use kube::core::ApiResource;
+use serde_json::{Value, json};
+
+use crate::{manifests, naming};
 
 /// Kinds that have pods, as kubectl names them, with their API version and the path to the pods' spec.
 pub(crate) const KINDS: [Kind; 9] = [
@@ -19,7 +22,7 @@ pub(crate) const KINDS: [Kind; 9] = [
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Kind {
     pub(crate) api_version: &'static str,
-    pub(crate) kind: &'static str,
+    pub(crate) name: &'static str,
     pod_spec: &'static str,
     short_names: &'static [&'static str],
 }
@@ -27,16 +30,21 @@ pub(crate) struct Kind {
 impl Kind {
     const fn new(
         api_version: &'static str,
-        kind: &'static str,
+        name: &'static str,
         pod_spec: &'static str,
         short_names: &'static [&'static str],
     ) -> Self {
         Self {
             api_version,
-            kind,
+            name,
             pod_spec,
             short_names,
         }
+    }
+
+    /// What it is to the API server.
+    pub(crate) fn resource(&self) -> ApiResource {
+        manifests::resource(&json!({"apiVersion": self.api_version, "kind": self.name})).0
     }
 
     /// The kind with this name: singular, plural, short, with the group or without, in any case.
@@ -44,7 +52,7 @@ impl Kind {
         let text = text.to_ascii_lowercase();
         let (name, group) = text.split_once('.').unwrap_or((&text, ""));
         KINDS.iter().find(|kind| {
-            let singular = kind.kind.to_ascii_lowercase();
+            let singular = kind.name.to_ascii_lowercase();
             let of_kind = kind.api_version.split_once('/').map_or("", |(group, _)| group);
             let is_name = name == singular || name == format!("{singular}s") || kind.short_names.contains(&name);
             is_name && (group.is_empty() || group == of_kind || group == format!("v1.{of_kind}"))
@@ -52,17 +60,39 @@ impl Kind {
     }
 }
 
-/// The images of an object, or of every object of a list, in their order. An object without pods has none.
-pub(crate) fn images(object: &Value) -> Vec<String> {
+/// `deploy/web`
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) kind: &'static Kind,
+    pub(crate) name: String,
+}
+
+/// Reads `deploy/web`.
+pub(crate) fn parse(text: &str) -> Result<Workload, String> {
+    let (kind, name) = text.split_once('/').ok_or("write TYPE/NAME, such as deploy/web")?;
+    let kinds = || KINDS.map(|kind| kind.name.to_lowercase()).join(", ");
+    let kind = Kind::named(kind).ok_or_else(|| format!("{kind:?} has no pods; what has is {}", kinds()))?;
+    let name = naming::parse_name(name).map_err(|error| error.to_string())?;
+    Ok(Workload { kind, name })
+}
+
+/// The specs of the pods of an object, or of every object of a list. An object without pods has none.
+pub(crate) fn pod_specs(object: &Value) -> Vec<&Value> {
     if let Some(items) = object["items"].as_array() {
-        return items.iter().flat_map(images).collect();
+        return items.iter().flat_map(pod_specs).collect();
     }
-    let is_kind = |kind: &&Kind| object["kind"] == kind.kind && object["apiVersion"] == kind.api_version;
+    let is_kind = |kind: &&Kind| object["kind"] == kind.name && object["apiVersion"] == kind.api_version;
     let pod = KINDS
         .iter()
         .find(is_kind)
         .and_then(|kind| object.pointer(kind.pod_spec));
-    pod.map(images_of_pod).unwrap_or_default()
+    pod.into_iter().collect()
+}
+
+/// The names of the Secrets that a pod pulls its images with.
+pub(crate) fn pull_secrets_of_pod(spec: &Value) -> impl Iterator<Item = &str> {
+    let secrets = spec["imagePullSecrets"].as_array().into_iter().flatten();
+    secrets.filter_map(|secret| secret["name"].as_str())
 }
 
 /// The images of a pod's spec: of its containers, and of the volumes that are images.
@@ -83,9 +113,11 @@ pub(crate) fn images_of_pod(spec: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    fn images(object: &Value) -> Vec<String> {
+        pod_specs(object).into_iter().flat_map(images_of_pod).collect()
+    }
 
     #[test]
     fn every_kind_with_pods_gives_its_images() {
@@ -129,7 +161,7 @@ mod tests {
             ("service", None),
             ("", None),
         ] {
-            assert_eq!(Kind::named(text).map(|kind| kind.kind), expected, "{text}");
+            assert_eq!(Kind::named(text).map(|kind| kind.name), expected, "{text}");
         }
     }
 }

@@ -21,7 +21,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, Config};
 
 pub use self::{
@@ -190,11 +189,4 @@ impl Fleet {
             .try_collect()
             .await
     }
-}
-
-/// Whether a Node object is a hollow one.
-#[must_use]
-pub fn is_hollow(node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    labels.is_some_and(|labels| labels.contains_key(FLEET))
 }

@@ -125,7 +125,7 @@ fn installed(cluster: &Cluster, image: &str, namespace: &str) {
     assert!(dry.stdout.contains("(server dry run)"), "{}", dry.stdout);
     let first = coral(cluster, &arguments).succeeded();
     assert!(first.stdout.lines().all(|line| line.ends_with(" created")), "{}", first.stdout);
-    let runs = format!("runs in namespace {namespace}: coral-controller on");
+    let runs = format!("runs in namespace {namespace}: coral-controller with");
     assert!(first.stderr.contains(&runs), "{}", first.stderr);
     assert!(first.stderr.contains("coral-agent on 2 nodes"), "{}", first.stderr);
     let second = coral(cluster, &arguments).succeeded();

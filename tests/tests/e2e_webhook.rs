@@ -2,18 +2,13 @@
 //! pulled of the kubelets.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
+#[path = "e2e_webhook/load.rs"]
+mod load;
 mod support;
 #[path = "e2e_webhook/workload.rs"]
 mod workload;
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use coral_api::{ImageReference, keys};
 use coral_tests::wait::{Look, eventually};
@@ -26,6 +21,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
+use load::Load;
 use serde_json::{Value, json};
 use support::{PATIENCE, Scene, on};
 use tokio::sync::RwLock;
@@ -33,8 +29,6 @@ use workload::{example, kubectl, webhook_is_up};
 
 /// Tests that stop the webhook or change it have it for themselves.
 static WEBHOOK: RwLock<()> = RwLock::const_new(());
-/// Admissions a second while certificates are rolled over.
-const RATE: u32 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_runs_only_where_its_image_is_and_moves_with_it() {
@@ -80,7 +74,7 @@ async fn a_deployment_runs_only_where_its_image_is_and_moves_with_it() {
     kubectl(&scene, &["annotate", "deployment/web", "image.stvz.io/inject-"]).succeeded();
     let deployment = scene.deployment("web").await;
     assert!(!deployment.annotations().contains_key(keys::INJECTED_ANNOTATION));
-    let spec = deployment.spec.unwrap().template.spec.unwrap();
+    let spec = deployment.spec.template.spec.unwrap();
     assert_eq!(spec.node_selector.unwrap_or_default().len(), 0);
     assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("IfNotPresent"));
 }
@@ -410,7 +404,7 @@ async fn certificates_roll_over_while_admissions_go_on() {
     let mut authorities = BTreeSet::new();
     eventually(
         "three roll-overs of the authority",
-        Duration::from_secs(300),
+        Duration::from_mins(5),
         async || {
             authorities.insert(entry("ca.crt").await);
             Ok(if authorities.len() >= 4 {
@@ -499,79 +493,6 @@ async fn only_the_namespaces_that_are_chosen_take_part() {
     is_injected(true).await;
 }
 
-/// Pods that are created for show, again and again. Each has to come back injected.
-struct Load {
-    asked: Arc<AtomicUsize>,
-    failures: Arc<std::sync::Mutex<Vec<String>>>,
-    is_over: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-    began: Instant,
-}
-
-impl Load {
-    fn start(scene: &Scene, image: &str) -> Self {
-        let pods: Api<Pod> = scene.namespace.api();
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"generateName": "x-", "annotations": {"image.stvz.io/inject": "selectors"}},
-            "spec": {"containers": [{"name": "a", "image": image}]},
-        }))
-        .unwrap();
-        let key = key(image);
-        let asked = Arc::new(AtomicUsize::new(0));
-        let failures = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (count, errors, over) = (Arc::clone(&asked), Arc::clone(&failures), Arc::clone(&is_over));
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
-            let mut asking = tokio::task::JoinSet::new();
-            while !over.load(Ordering::Relaxed) {
-                ticks.tick().await;
-                let (pods, pod, key) = (pods.clone(), pod.clone(), key.clone());
-                let (count, errors) = (Arc::clone(&count), Arc::clone(&errors));
-                asking.spawn(async move {
-                    let problem = match pods.create(&dry_run(), &pod).await {
-                        Ok(pod) => {
-                            let selector = pod.spec.and_then(|spec| spec.node_selector).unwrap_or_default();
-                            (!selector.contains_key(&key)).then(|| "a pod was admitted as it is".to_owned())
-                        }
-                        Err(error) => Some(error.to_string()),
-                    };
-                    count.fetch_add(1, Ordering::Relaxed);
-                    errors.lock().unwrap().extend(problem);
-                });
-                while asking.try_join_next().is_some() {}
-            }
-            asking.join_all().await;
-        });
-        Self {
-            asked,
-            failures,
-            is_over,
-            task,
-            began: Instant::now(),
-        }
-    }
-
-    async fn end(self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        let took = self.began.elapsed();
-        let Self {
-            asked, failures, task, ..
-        } = self;
-        task.await.unwrap();
-        let (asked, failures) = (asked.load(Ordering::Relaxed), failures.lock().unwrap().clone());
-        println!("{asked} admissions in {:.0} s", took.as_secs_f64());
-        assert!(
-            failures.is_empty(),
-            "{} of {asked} admissions failed: {:?}",
-            failures.len(),
-            failures.first()
-        );
-        let least = usize::try_from(took.as_secs()).unwrap() * 60;
-        assert!(asked > least, "only {asked} admissions in {took:?}");
-    }
-}
-
 fn dry_run() -> PostParams {
     PostParams {
         dry_run: true,
@@ -599,6 +520,6 @@ fn pull_policy(pod: &Pod) -> &str {
 
 /// The node selector of a Deployment's template.
 async fn selector(scene: &Scene, name: &str) -> Value {
-    let spec = scene.deployment(name).await.spec.unwrap().template.spec.unwrap();
+    let spec = scene.deployment(name).await.spec.template.spec.unwrap();
     serde_json::to_value(spec.node_selector).unwrap()
 }

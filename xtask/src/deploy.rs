@@ -15,6 +15,10 @@ use crate::{cluster::default_dir, command::output, image};
 /// Namespace of the in-cluster parts.
 const NAMESPACE: &str = "coral-system";
 
+/// A patch of the agent. The disk of a developer's machine may be fuller than that of a node should be; the cluster's kubelets
+/// evict at 1 %, too.
+const SMALL_RESERVE: &str = r#"[{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": "CORAL_IMAGE_FILESYSTEM_RESERVE", "value": "1%"}}]"#;
+
 /// Install Coral, as it is in this checkout, in a running cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -45,7 +49,8 @@ pub(crate) async fn deploy(root: &Path, cluster: &Cluster) -> anyhow::Result<()>
     fs::create_dir_all(&overlay).with_context(|| format!("failed to make {}", overlay.display()))?;
     let kustomization = format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../deploy]\n\
-         images: [{{name: coral, newName: \"{repository}\", digest: \"{digest}\"}}]\n"
+         images: [{{name: coral, newName: \"{repository}\", digest: \"{digest}\"}}]\n\
+         patches: [{{target: {{kind: DaemonSet, name: coral-agent}}, patch: '{SMALL_RESERVE}'}}]\n"
     );
     let path = overlay.join("kustomization.yaml");
     fs::write(&path, kustomization).with_context(|| format!("failed to write {}", path.display()))?;
@@ -64,7 +69,11 @@ pub(crate) async fn deploy(root: &Path, cluster: &Cluster) -> anyhow::Result<()>
             "crd/nodeimages.image.stvz.io",
         ],
     )?;
-    for part in ["daemonset/coral-agent", "deployment/coral-controller"] {
+    for part in [
+        "daemonset/coral-agent",
+        "deployment/coral-controller",
+        "deployment/coral-webhook",
+    ] {
         kubectl(
             cluster,
             &["--namespace", NAMESPACE, "rollout", "status", part, "--timeout=120s"],

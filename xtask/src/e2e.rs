@@ -24,6 +24,7 @@ const SHARED: &[&str] = &[
     "e2e_plugin",
     "e2e_prefetch",
     "e2e_runtime",
+    "e2e_webhook",
 ];
 /// Test targets that start clusters of their own.
 const OWN: &[&str] = &[
@@ -34,7 +35,7 @@ const OWN: &[&str] = &[
 ];
 
 /// Test targets that mostly wait, in clusters of their own: they run beside all others.
-const BESIDE: &[&str] = &["e2e_debian", "e2e_patience"];
+const BESIDE: &[&str] = &["e2e_containerd", "e2e_patience"];
 
 /// Starts a cluster, runs the tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
 pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// Packages whose binaries run in the cluster.
-const PACKAGES: &[&str] = &["coral-agent", "coral-controller"];
+const PACKAGES: &[&str] = &["coral-agent", "coral-controller", "coral-webhook"];
 
 pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let tools = Tools::build(&Lines).await?;

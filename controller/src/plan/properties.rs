@@ -87,7 +87,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn budgets_hold_and_the_world_comes_to_rest_as_it_was_wanted(happenings in vec(happening(), 1..90)) {

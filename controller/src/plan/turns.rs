@@ -168,6 +168,7 @@ impl<'a, 'b> Desk<'a, 'b> {
         if known.is_none() && previous.has_begun {
             return;
         }
+        let mut read = 0;
         for &place in self.selected {
             let node = &mut nodes[place];
             let turn = match known.and_then(|known| known.get(node.name)) {
@@ -177,7 +178,11 @@ impl<'a, 'b> Desk<'a, 'b> {
                     None
                 }
                 None if previous.has_begun => None,
-                None => HeldTurn::read(self.wish, node, now),
+                // What the objects show beyond the budget was begun by turns of other Prefetches, which may be gone.
+                None => HeldTurn::read(self.wish, node, now).filter(|_| {
+                    read += 1;
+                    read <= self.budget
+                }),
             };
             let turn = match turn.map(|turn| turn.go_on(self.wish, node, now)) {
                 None | Some(Outcome::Ends) => continue,

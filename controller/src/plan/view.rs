@@ -185,9 +185,7 @@ impl Cell<'_> {
 
     /// Whether it is there and is being pulled again.
     pub(super) fn is_being_refreshed(&self) -> bool {
-        let pull = self.reported.and_then(|status| status.pull.as_ref());
-        self.standing() == Standing::There
-            && pull.is_some_and(|pull| pull.start_time.is_some() && pull.seconds.is_none())
+        self.standing() == Standing::There && self.pull_under_way().is_some()
     }
 
     /// Whether the runtime is at work on it.
@@ -206,6 +204,13 @@ impl Cell<'_> {
         let pull = status.pull.as_ref().filter(|pull| pull.seconds.is_some());
         let began = pull.and_then(|pull| pull.start_time.as_ref());
         began.or(status.last_pull_time.as_ref()).map(|time| time.0)
+    }
+
+    /// When the pull began that is under way.
+    pub(super) fn pull_under_way(&self) -> Option<Timestamp> {
+        let pull = self.reported.and_then(|status| status.pull.as_ref());
+        let pull = pull.filter(|pull| pull.seconds.is_none())?;
+        pull.start_time.as_ref().map(|time| time.0)
     }
 
     /// Bytes that have arrived of a pull that is under way.

@@ -1,15 +1,17 @@
 //! `kubectl coral prefetch`: asks for images on nodes, and waits for them.
 
+mod nodes;
+mod policy;
 mod request;
+mod sources;
 
 use std::time::Duration;
 
 use clap::Args;
 use coral_api::Prefetch;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::ApiResource;
 
-use self::request::Request;
+use self::{nodes::NodeArgs, policy::PolicyArgs, request::Request, sources::SourceArgs};
 use crate::{
     cli::ClusterArgs,
     client::{self, Cluster},
@@ -20,7 +22,7 @@ use crate::{
     naming,
     output::{self, DryRun, ObjectFormat},
     printer::Printer,
-    progress, selector, wait,
+    progress, wait,
 };
 
 /// Have images on nodes before anyone needs them
@@ -36,6 +38,10 @@ Examples:
   # on every Linux node
   kubectl coral prefetch nginx:1.29 redis:8
 
+  # all that a deployment and a Helm chart need
+  kubectl coral prefetch --from deploy/web
+  helm template chart | kubectl coral prefetch -f -
+
   # on the nodes with a GPU, and wait until it is there
   kubectl coral prefetch ghcr.io/acme/model:v7 --node-selector gpu=true --wait --timeout 30m
 
@@ -46,17 +52,18 @@ Examples:
   kubectl coral prefetch nginx:1.29 --name web --dry-run=client -o yaml"
 )]
 pub(crate) struct PrefetchArgs {
-    /// Images, as in a Pod: nginx:1.29, ghcr.io/acme/model@sha256:…
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// Name of the Prefetch; default: from the first image, and the same for the same images and nodes
     #[arg(long, value_name = "NAME", value_parser = naming::parse_name)]
     name: Option<String>,
 
-    /// Labels of the nodes, as for kubectl: gpu=true,tier!=dev,zone in (a,b),!spot; default: every Linux node
-    #[arg(long, value_name = "SELECTOR", value_parser = selector::parse)]
-    node_selector: Option<LabelSelector>,
+    #[command(flatten)]
+    nodes: NodeArgs,
+
+    #[command(flatten)]
+    policy: PolicyArgs,
 
     /// Secret of this namespace with credentials for the registry, which Coral's agents are then allowed to read; may be repeated
     #[arg(long = "pull-secret", value_name = "NAME", value_parser = naming::parse_name)]
@@ -83,32 +90,61 @@ impl PrefetchArgs {
     /// Makes the Prefetch, and waits for it.
     pub(crate) async fn run(self, cluster: &ClusterArgs, printer: &Printer) -> Result<u8, Error> {
         let Self {
-            images,
+            sources,
             name,
-            node_selector,
+            nodes,
+            policy,
             pull_secrets,
             wait,
             timeout,
             output,
             dry_run,
         } = self;
-        let Images { references, duplicates } = images::parse(&images)?;
-        for (left_out, stays) in duplicates {
+        // What is wrong with the images of the command line itself is told before a cluster is asked.
+        let mut found = sources.read()?;
+        images::parse(&found.images)?;
+        let is_offline = dry_run == DryRun::Client && !sources.need_cluster();
+        let connected = if is_offline {
+            None
+        } else {
+            let cluster = Cluster::connect(cluster).await?;
+            sources.ask(&cluster, &mut found, printer).await?;
+            Some(cluster)
+        };
+        let Images { references, duplicates } = images::parse(&found.images)?;
+        for (left_out, stays) in duplicates.iter().filter(|_| !sources.are_many()) {
             printer.warning(format_args!("{left_out} is the same image as {stays}, and counts once"));
         }
+        let node_selector = match &connected {
+            Some(cluster) => nodes.selector_in(cluster).await?,
+            None => nodes.selector(),
+        };
         let request = Request {
             name: name.unwrap_or_else(|| naming::default_name(&references, node_selector.as_ref())),
             images: references,
             node_selector,
             pull_secrets,
+            policy: policy.fields(),
             resource: ApiResource::erase::<Prefetch>(&()),
         };
-        if dry_run == DryRun::Client {
-            let object = request.object(&client::offline_namespace(cluster).await?);
-            output::print(printer, output, &request.full_name(), "created (dry run)", &object)?;
-            return Ok(exit::SUCCESS);
+        let unused = found.pull_secrets.iter();
+        for secret in unused.filter(|secret| !request.pull_secrets.contains(secret)) {
+            printer.hint(format_args!(
+                "these pods are pulled with the Secret {secret}; --pull-secret {secret} lets Coral use it, too"
+            ));
         }
-        let cluster = Cluster::connect(cluster).await?;
+        let cluster = match connected {
+            Some(cluster) if dry_run != DryRun::Client => cluster,
+            connected => {
+                let namespace = match connected {
+                    Some(cluster) => cluster.namespace().to_owned(),
+                    None => client::offline_namespace(cluster).await?,
+                };
+                let object = request.object(&namespace);
+                output::print(printer, output, &request.full_name(), "created (dry run)", &object)?;
+                return Ok(exit::SUCCESS);
+            }
+        };
         for secret in &request.pull_secrets {
             warn_if_missing(&cluster, secret, printer).await?;
             for outcome in grant::allow(&cluster, secret, dry_run == DryRun::Server).await? {

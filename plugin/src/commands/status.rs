@@ -2,21 +2,27 @@
 
 mod overview;
 
+use std::time::{Duration, Instant};
+
 use clap::{Args, ValueEnum};
 use coral_api::{NodeImages, Prefetch};
 use jiff::Timestamp;
 use kube::{Api, api::DynamicObject};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::{
     client::{Cluster, RequestError},
     error::Error,
     exit, failures,
     layout::{self, Wanted},
-    matrix::Matrix,
+    matrix::{Filter, Matrix},
     naming, output, prefetches,
     printer::Printer,
 };
+
+/// Pause between two looks of `--watch`.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Show Prefetches, and which image is on which node
 #[derive(Args, Debug)]
@@ -45,8 +51,15 @@ Examples:
   # one of them, with digests, sizes and runtimes
   kubectl coral status web -o wide
 
-  # all namespaces
-  kubectl coral status -A"
+  # what failed, in all namespaces
+  kubectl coral status -A --failed
+
+  # one node, again and again
+  kubectl coral status --node node-1 --watch"
+)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags that have nothing to do with each other"
 )]
 pub(crate) struct StatusArgs {
     /// Names of Prefetches, also as prefetch/NAME; all of the namespace if there is none
@@ -60,6 +73,22 @@ pub(crate) struct StatusArgs {
     /// The Prefetches of all namespaces
     #[arg(short = 'A', long, conflicts_with = "names")]
     all_namespaces: bool,
+
+    /// Only images with this in their name; may be repeated
+    #[arg(long = "image", value_name = "TEXT")]
+    images: Vec<String>,
+
+    /// Only these nodes, separated by commas
+    #[arg(long = "node", value_name = "NAME", value_delimiter = ',', value_parser = naming::parse_node)]
+    nodes: Vec<String>,
+
+    /// Only what failed, also where it is tried again
+    #[arg(long)]
+    failed: bool,
+
+    /// Show it again when it changes, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
 
     /// Format of the output
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
@@ -86,18 +115,29 @@ impl StatusArgs {
             names,
             selector,
             all_namespaces,
+            images,
+            nodes,
+            failed,
+            watch,
             output,
             no_headers,
         } = self;
+        let view = View {
+            all_namespaces,
+            wide: output == StatusFormat::Wide,
+            headers: !no_headers,
+            filter: Filter { images, nodes, failed },
+        };
+        if watch {
+            if !matches!(output, StatusFormat::Table | StatusFormat::Wide) {
+                return Err(Error::WatchNeedsTable);
+            }
+            return follow(cluster, printer, &names, selector.as_deref(), &view).await;
+        }
         let (objects, missing) = prefetches::find(cluster, &names, selector.as_deref(), all_namespaces).await?;
         match output {
             StatusFormat::Table | StatusFormat::Wide if !objects.is_empty() => {
-                let view = View {
-                    all_namespaces,
-                    wide: output == StatusFormat::Wide,
-                    headers: !no_headers,
-                };
-                show(cluster, printer, &objects, &view).await?;
+                printer.data(render(cluster, printer, &objects, &view).await?)?;
             }
             StatusFormat::Name => {
                 for object in &objects {
@@ -139,11 +179,42 @@ struct View {
     all_namespaces: bool,
     wide: bool,
     headers: bool,
+    filter: Filter,
 }
 
-/// Prints the Prefetches, the nodes, and what there is to say about them.
-async fn show(cluster: &Cluster, printer: &Printer, objects: &[DynamicObject], view: &View) -> Result<(), Error> {
-    let prefetches: Vec<Prefetch> = objects.iter().map(prefetches::parse).collect::<Result<_, _>>()?;
+/// Shows it, and again when it has changed, until somebody ends it.
+async fn follow(
+    cluster: &Cluster,
+    printer: &Printer,
+    names: &[String],
+    selector: Option<&str>,
+    view: &View,
+) -> Result<u8, Error> {
+    let mut last = String::new();
+    loop {
+        let began = Instant::now();
+        let (objects, missing) = prefetches::find(cluster, names, selector, view.all_namespaces).await?;
+        if let (Some(error), true) = (missing, last.is_empty()) {
+            return Err(error);
+        }
+        let text = if objects.is_empty() {
+            "No resources found".to_owned()
+        } else {
+            render(cluster, printer, &objects, view).await?
+        };
+        if text != last {
+            printer.redraw(&text)?;
+            last = text;
+        }
+        // A large cluster is not asked all the time.
+        sleep(LOOK_AGAIN.max(began.elapsed() * 4)).await;
+    }
+}
+
+/// The Prefetches, the nodes, and what there is to say about them.
+async fn render(cluster: &Cluster, printer: &Printer, objects: &[DynamicObject], view: &View) -> Result<String, Error> {
+    let mut prefetches: Vec<Prefetch> = objects.iter().map(prefetches::parse).collect::<Result<_, _>>()?;
+    prefetches.retain(|prefetch| is_meant(prefetch, &view.filter));
     let now = Timestamp::now();
     let mut matrix = Matrix::new(&prefetches);
     let nodes = cluster
@@ -158,6 +229,9 @@ async fn show(cluster: &Cluster, printer: &Printer, objects: &[DynamicObject], v
         Err(error) => return Err(error.into()),
     };
 
+    if !view.filter.is_none() {
+        matrix.narrow(&view.filter);
+    }
     let colour = printer.colour();
     let mut blocks =
         vec![overview::prefetches(&prefetches, view.all_namespaces, view.wide, now).render(view.headers, colour)];
@@ -174,18 +248,37 @@ async fn show(cluster: &Cluster, printer: &Printer, objects: &[DynamicObject], v
         }
     }
     let remarks = overview::notes(&prefetches, &matrix, now);
-    let failures = failures::render(&failures::group(failures::collect(&matrix, &prefetches)), now);
+    // The summaries in the Prefetches know of failures that no node reports; whoever asks for a part gets what is there of it.
+    let summaries: &[Prefetch] = if view.filter.is_none() || !nodes_are_known {
+        &prefetches
+    } else {
+        &[]
+    };
+    let failures = failures::render(&failures::group(failures::collect(&matrix, summaries)), now);
     blocks.extend(
         [remarks.join("\n"), failures]
             .into_iter()
             .filter(|block| !block.is_empty()),
     );
-    printer.data(
-        blocks
-            .iter()
-            .map(|block| block.trim_end())
-            .collect::<Vec<_>>()
-            .join("\n\n"),
-    )?;
-    Ok(())
+    Ok(blocks
+        .iter()
+        .map(|block| block.trim_end())
+        .collect::<Vec<_>>()
+        .join("\n\n"))
+}
+
+/// Whether the Prefetch has to do with what is asked for.
+fn is_meant(prefetch: &Prefetch, filter: &Filter) -> bool {
+    let mut images = prefetch.spec.images.iter();
+    let familiar = |image: &String| {
+        image.parse().map_or_else(
+            |_| image.clone(),
+            |reference: coral_api::ImageReference| reference.familiar(),
+        )
+    };
+    let has_failed = prefetch
+        .status
+        .as_ref()
+        .is_some_and(|status| !status.failures.is_empty());
+    images.any(|image| filter.has_image(&familiar(image))) && (!filter.failed || has_failed)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -190,6 +190,75 @@ fn status_shows_prefetches_nodes_and_failures() {
       3 attempts, and no more will be made
       hint: check the name and the tag: docker.io has no such image
     ");
+}
+
+#[test]
+fn status_shows_the_part_that_is_asked_for() {
+    let api = FakeApi::start();
+    let mut web = json!({"spec": {"images": ["nginx:1.29", "redis:99"]}, "status": status(2, 1, &[])});
+    web["status"]["failures"] =
+        json!([{"node": "node-1", "image": "redis:99", "reason": "NotFound", "message": "", "attempts": 3}]);
+    api.put_prefetch("web", web);
+    api.put_prefetch(
+        "api",
+        json!({"spec": {"images": ["nginx:1.29"]}, "status": status(2, 2, &[])}),
+    );
+    let (nginx, redis) = ("docker.io/library/nginx:1.29", "docker.io/library/redis:99");
+    api.put_node("node-1", node("web", &[present(nginx), not_found(redis)]));
+    api.put_node("node-2", node("web", &[present(nginx)]));
+    let home = Home::with_server(&api.url);
+    let show = |arguments: &[&str]| home.run(&[&["status"][..], arguments].concat()).stdout;
+    insta::assert_snapshot!(show(&["--failed"]), @r"
+    PREFETCH   NODES   READY   IMAGES   FAILED   AGE
+    web        2       1       1        0        -
+
+    NODE     redis:99
+    node-1   failed NotFound
+
+    redis:99 failed on node-1: NotFound
+      manifest unknown
+      3 attempts, and no more will be made
+      hint: check the name and the tag: docker.io has no such image
+    ");
+    insta::assert_snapshot!(show(&["--node", "node-2", "--image", "nginx"]), @r"
+    PREFETCH   NODES   READY   IMAGES   FAILED   AGE
+    api        2       2       1        0        -
+    web        2       1       1        0        -
+
+    NODE     nginx:1.29
+    node-2   present
+    ");
+    let other = show(&["--image", "docker.io/library/redis:99"]);
+    assert!(
+        other.contains("redis:99") && !other.contains("nginx") && !other.contains("node-2"),
+        "{other}"
+    );
+}
+
+#[test]
+fn status_is_shown_again_when_it_changes() {
+    let api = FakeApi::start();
+    api.put_prefetch(
+        "web",
+        json!({"spec": {"images": ["nginx:1.29"]}, "status": status(2, 1, &[])}),
+    );
+    let home = Home::with_server(&api.url);
+    assert_eq!(home.run(&["status", "--watch", "-o", "json"]).code, Some(2));
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("kubectl-coral"));
+    command.env_clear().env("HOME", home.path()).args(["status", "--watch"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next_row = || loop {
+        let line = lines.next().unwrap().unwrap();
+        if line.starts_with("web ") {
+            return line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        }
+    };
+    assert_eq!(next_row()[..3], ["web", "2", "1"]);
+    api.set_status(&status(2, 2, &[]));
+    assert_eq!(next_row()[..3], ["web", "2", "2"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

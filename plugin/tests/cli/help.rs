@@ -18,6 +18,9 @@ fn help_shows_the_verbs_and_the_exit_codes() {
       prefetch      Have images on nodes before anyone needs them
       status        Show Prefetches, and which image is on which node
       images        Show what is on the nodes: images, sizes, digests, and who wants them
+      inject        Let the pods of workloads run only where their images are
+      uninject      Take back what `inject` and the webhook changed in workloads
+      explain       Say why a Pod waits: which image is missing where, and why
       refresh       Look for newer images of the same name now
       suspend       Let Prefetches begin no further pulls
       resume        Let suspended Prefetches go on
@@ -79,13 +82,29 @@ fn help_of_prefetch_has_examples() {
     them to nodes that join later. The same command twice is one Prefetch. With --name, an existing one
     becomes what is asked for.
 
-    Usage: kubectl coral prefetch [OPTIONS] <IMAGE>...
+    Usage: kubectl coral prefetch [OPTIONS] [IMAGE]...
 
     Arguments:
-      <IMAGE>...
+      [IMAGE]...
               Images, as in a Pod: nginx:1.29, ghcr.io/acme/model@sha256:…
 
     Options:
+      -f, --filename <FILE>
+              Manifests: the images of all that has pods in this file or folder, or in standard input
+              (-); may be repeated
+
+          --from <TYPE/NAME>
+              Workload of the cluster whose images are meant, such as deploy/web; may be repeated
+
+      -l, --selector <SELECTOR>
+              The images of the workloads with these labels
+
+          --all-workloads
+              The images of every workload of the namespace
+
+      -A, --all-namespaces
+              With -l or --all-workloads: of all namespaces
+
           --name <NAME>
               Name of the Prefetch; default: from the first image, and the same for the same images and
               nodes
@@ -93,6 +112,32 @@ fn help_of_prefetch_has_examples() {
           --node-selector <SELECTOR>
               Labels of the nodes, as for kubectl: gpu=true,tier!=dev,zone in (a,b),!spot; default:
               every Linux node
+
+          --nodes <NAME>
+              Names of the nodes, separated by commas
+
+          --once
+              Fetch the images once, and be done; default: keep them on the nodes, also on those that
+              join later
+
+          --refresh-interval <DURATION>
+              Look for newer images of the same names this often, such as 15m; 0 is only on `kubectl
+              coral refresh`
+
+          --parallelism <NUMBER>
+              How many of the nodes pull at the same time: a number, or a share such as 25%
+
+          --priority <NUMBER>
+              Higher goes first, on every node
+
+          --pin
+              Protect the images from the kubelet's garbage collector, where the container runtime can
+
+          --gate
+              New nodes keep their startup taint until these images are there
+
+          --remove-on-delete
+              Take the images off the nodes when the Prefetch is deleted or no longer names them
 
           --pull-secret <NAME>
               Secret of this namespace with credentials for the registry, which Coral's agents are then
@@ -151,6 +196,10 @@ fn help_of_prefetch_has_examples() {
       # on every Linux node
       kubectl coral prefetch nginx:1.29 redis:8
 
+      # all that a deployment and a Helm chart need
+      kubectl coral prefetch --from deploy/web
+      helm template chart | kubectl coral prefetch -f -
+
       # on the nodes with a GPU, and wait until it is there
       kubectl coral prefetch ghcr.io/acme/model:v7 --node-selector gpu=true --wait --timeout 30m
 
@@ -196,6 +245,18 @@ fn help_of_status_explains_the_words_of_the_table() {
 
       -A, --all-namespaces
               The Prefetches of all namespaces
+
+          --image <TEXT>
+              Only images with this in their name; may be repeated
+
+          --node <NAME>
+              Only these nodes, separated by commas
+
+          --failed
+              Only what failed, also where it is tried again
+
+      -w, --watch
+              Show it again when it changes, until Ctrl-C
 
       -o, --output <FORMAT>
               Format of the output
@@ -243,8 +304,11 @@ fn help_of_status_explains_the_words_of_the_table() {
       # one of them, with digests, sizes and runtimes
       kubectl coral status web -o wide
 
-      # all namespaces
-      kubectl coral status -A
+      # what failed, in all namespaces
+      kubectl coral status -A --failed
+
+      # one node, again and again
+      kubectl coral status --node node-1 --watch
     ");
 }
 

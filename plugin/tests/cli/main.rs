@@ -3,9 +3,12 @@
 mod api;
 mod arguments;
 mod connection;
+mod explain;
 mod help;
 mod images;
+mod inject;
 mod install;
 mod prefetches;
+mod sources;
 mod support;
 mod wait;

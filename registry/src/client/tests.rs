@@ -97,6 +97,14 @@ async fn token_is_fetched_where_the_registry_says() {
         server.asked()[1].target,
         "/token?service=reg&scope=repository%3Aacme%2Fapp%3Apull"
     );
+    // How it wants to be asked does not say for what.
+    let other = reference(&server, "acme/other");
+    client.image_size(&other, &credentials, &amd64()).await.unwrap();
+    let asked = server.asked();
+    assert_eq!(
+        asked[asked.len() - 2].target,
+        "/token?service=reg&scope=repository%3Aacme%2Fother%3Apull"
+    );
 }
 
 #[tokio::test]

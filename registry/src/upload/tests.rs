@@ -208,7 +208,9 @@ async fn registry_that_reads_no_more_is_not_waited_for() {
     let upload = repository.begin_upload().await.unwrap();
     let piece = Bytes::from(vec![0; 1024 * 1024]);
     let content = stream::repeat_with(move || Ok(piece.clone()));
-    let error = upload.send(&digest(), 1 << 40, content).await.unwrap_err();
+    let digest = digest();
+    let sent = tokio::time::timeout(Duration::from_secs(30), upload.send(&digest, 1 << 40, content));
+    let error = sent.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
     server.abort();
 }

@@ -300,6 +300,8 @@ fn kubelet_config(address: &str, cgroup: &Path, small_disk: bool, taints: &[Stri
         config["imageGCHighThresholdPercent"] = json!(60);
         config["imageGCLowThresholdPercent"] = json!(40);
         config["imageMinimumGCAge"] = json!("5s");
+        // Three times as long as the kubelet takes between two reports: whoever watches the Node sees all pressure.
+        config["evictionPressureTransitionPeriod"] = json!("30s");
         // Of several thresholds that are met the kubelet acts on one, in an order that changes, and where it takes the images
         // to have a disk of their own it collects none of them for that of the node.
         config["evictionHard"] =

@@ -87,6 +87,8 @@ impl AgentOptions {
             "--runtime-endpoint={endpoint}".to_owned(),
             "--kubeconfig={kubeconfig}".to_owned(),
             format!("--listen={{address}}:{AGENT_PORT}"),
+            // The disk of a developer's machine may be fuller than that of a node should be.
+            "--image-filesystem-reserve=1%".to_owned(),
         ];
         Self {
             binary: binary.into(),

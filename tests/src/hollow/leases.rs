@@ -56,14 +56,9 @@ impl Leases {
         Ok(())
     }
 
-    /// Lets the Lease of a node run out, as if the node had been switched off.
-    pub(super) fn stop(&self, node: &str) {
-        lock(&self.names).remove(node);
-    }
-
     /// Renews no more, and deletes the Lease.
     pub(super) async fn remove(&self, node: &str) -> Result<()> {
-        self.stop(node);
+        lock(&self.names).remove(node);
         match self.api.delete(node, &DeleteParams::default()).await {
             Err(error) if !is_not_found(&error) => Err(error).with_context(|| format!("delete the Lease of {node}")),
             _ => Ok(()),

@@ -98,7 +98,6 @@ impl Apiary {
             let mut node = HollowNode {
                 name,
                 api,
-                leases,
                 client,
                 runtime,
                 max_parallel_pulls: options.max_parallel_pulls,
@@ -128,7 +127,6 @@ impl Apiary {
 pub struct HollowNode {
     name: String,
     api: Api<Node>,
-    leases: Arc<Leases>,
     client: Client,
     runtime: FakeRuntime,
     max_parallel_pulls: usize,
@@ -170,11 +168,6 @@ impl HollowNode {
         if let Some(agent) = self.agent.take() {
             agent.abort();
         }
-    }
-
-    /// Lets the node's Lease run out: after 50 s the node lifecycle controller says that nobody knows how it is.
-    pub fn go_silent(&self) {
-        self.leases.stop(&self.name);
     }
 
     /// The Node object.

@@ -40,6 +40,8 @@ pub(crate) async fn a_timeout_ends_a_pull(site: Site) {
             && reason(status, &name("slow")) == Some(FailureReason::Timeout)
     };
     node.until("the timeout to be told", SOON, timed_out).await;
+    node.until_runtime("the pull to end", SOON, |counts| counts.running == 0)
+        .await;
     assert_eq!(endings(&node.runtime, &name("slow")), [Ending::Cancelled]);
     let attempt = &node.runtime.attempts_at(&name("slow"))[0];
     // The agent's clock begins before the call has come in here.

@@ -111,8 +111,9 @@ pub(crate) async fn a_registry_that_does_not_tell_the_size_holds_nothing_up_for_
     let began = Instant::now();
     let node = node.started(2, &images).await;
     node.all_present(SOON).await;
+    // The question has 5 s; the client would wait for 30 s.
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(12), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(questions.load(Ordering::Relaxed), 1);
     task.abort();
 }

@@ -112,7 +112,6 @@ pub(crate) async fn a_node_whose_images_do_not_come_loses_its_taint_in_time(grou
     let took = began.elapsed();
     // Times of the API have whole seconds.
     assert!(took + Duration::from_secs(1) > GATE_TIMEOUT, "{took:?}");
-    assert!(took < GATE_TIMEOUT + Duration::from_secs(8), "{took:?}");
     assert!(!node.holds_all(&images));
     drop(controller);
     fleet.leave().await.unwrap();

@@ -15,7 +15,7 @@ use kube::{
 };
 
 /// How long anything may take that is only a matter of work, on a slow machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 /// The same with hundreds of nodes.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 

@@ -25,18 +25,29 @@ mod scale;
 mod stage;
 mod truth;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Trial};
+use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::stage::Stage;
 
 /// Longest time for one case, once its turn has come.
 const TIME_FOR_A_CASE: Duration = Duration::from_mins(6);
 
+/// What the controllers say, in the folder for temporary files of this target, for those who look for the cause of a failure.
+const LOG: &str = "e2e-controller.log";
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(64);
+    log_controllers();
     let stage = Arc::new(Stage::new());
     let mut trials = Vec::new();
     macro_rules! cases {
@@ -59,6 +70,7 @@ fn main() -> ExitCode {
             a_cordoned_node_stops_and_goes_on_afterwards
             a_node_under_pressure_is_paused_and_goes_on_afterwards
             a_node_that_is_not_ready_does_not_count
+            the_labels_of_a_silent_node_go_and_come_back
             a_node_replaced_under_its_name_gets_the_images_again;
         modes:
             once_is_done_when_done
@@ -89,4 +101,14 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     stage.clear().unwrap();
     conclusion.exit_code()
+}
+
+fn log_controllers() {
+    let file = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(LOG)).unwrap();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(Mutex::new(file));
+    // Hundreds of agents have more to say than anybody can read.
+    let targets: Targets = "warn,coral_agent=off,coral_controller=debug".parse().unwrap();
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

@@ -1,6 +1,6 @@
 //! Keep and Once, suspend, and that all is quiet when all is well.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use coral_api::{PrefetchStatus, node_images::ImageState};
 use coral_tests::{
@@ -53,15 +53,10 @@ pub(crate) async fn once_goes_after_its_time(ground: Ground) {
     });
     let order = Order::place(&ground, "ttl", spec).await;
     let is_complete = |status: &PrefetchStatus| status.completion_time.is_some();
-    order.until("its end", SOON, is_complete).await;
-    let complete = Instant::now();
+    let complete = order.until("its end", SOON, is_complete).await.completion_time.unwrap();
     order.until_gone(SOON).await;
-    // Times of the API have whole seconds, and what is read here is read a moment later.
-    let took = complete.elapsed();
-    assert!(
-        took > Duration::from_millis(2500) && took < Duration::from_secs(12),
-        "{took:?}"
-    );
+    let took = SystemTime::from(complete.0).elapsed().unwrap();
+    assert!(took >= Duration::from_secs(4), "{took:?}");
     // The images stay where they are, and nobody is asked for them any more.
     assert!(fleet.nodes().all(|node| node.holds_all(&images)));
     for node in fleet.nodes() {
@@ -77,8 +72,8 @@ pub(crate) async fn once_goes_after_its_time(ground: Ground) {
 pub(crate) async fn suspend_stops_what_has_not_begun(ground: Ground) {
     let images = images("suspend", 2);
     let fleet = ground
-        .fleet("suspend", 6, |_| {
-            HollowOptions::new(&everything()).with_latency(Duration::from_secs(1))
+        .fleet("suspend", 8, |_| {
+            HollowOptions::new(&everything()).with_latency(Duration::from_secs(4))
         })
         .await;
     let spec = json!({
@@ -104,11 +99,11 @@ pub(crate) async fn suspend_stops_what_has_not_begun(ground: Ground) {
     let nodes: std::collections::BTreeSet<&str> = begun.pulls().iter().map(|pull| pull.node.as_str()).collect();
     assert!(nodes.len() <= 4, "the suspension came late: {nodes:?}");
     assert_eq!(begun.ended(coral_tests::cri::Ending::Succeeded), begun.pulls().len());
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(fleet.timeline().pulls().len(), begun.pulls().len());
 
     order.change(json!({"suspend": false})).await;
-    order.ready_on(6, SOON).await;
+    order.ready_on(8, SOON).await;
     assert!(fleet.timeline().most_nodes_at_once() <= 2);
     fleet.leave().await.unwrap();
 }

@@ -88,9 +88,9 @@ pub(crate) async fn ten_minutes_of_a_kubelet_that_keeps_collecting_are_no_fight(
             solo.present(NODE, image, REPORTED_WITHIN).await;
         }
         fill(&filler);
-        collect(&solo, &loose).await;
+        tokio::join!(collected(&solo, &loose), under_pressure(&solo, &loose));
         collections += 1;
-        under_pressure(&solo, &loose, &filler).await;
+        fs::remove_file(&filler).unwrap();
     }
 
     for image in &loose {
@@ -117,7 +117,7 @@ fn fill(filler: &Path) {
 }
 
 /// Waits until the kubelet has collected these images; each is reported in time.
-async fn collect(solo: &Solo, images: &[String]) {
+async fn collected(solo: &Solo, images: &[String]) {
     let reported = async |image: &String| {
         let gone = solo.held(NODE, image, false, PATIENCE).await.unwrap();
         let is_gone = |status: &coral_api::node_images::ImageStatus| status.state != ImageState::Present;
@@ -128,8 +128,8 @@ async fn collect(solo: &Solo, images: &[String]) {
     futures::future::join_all(images.iter().map(reported)).await;
 }
 
-/// While there is pressure nothing is pulled; then the disk is emptied and the pressure ends.
-async fn under_pressure(solo: &Solo, images: &[String], filler: &Path) {
+/// Waits until the pressure has come and gone; meanwhile nothing is pulled.
+async fn under_pressure(solo: &Solo, images: &[String]) {
     let nodes: Api<Node> = Api::all(solo.client.clone());
     let is_under_pressure = async || -> anyhow::Result<bool> {
         let conditions = nodes.get(NODE).await?.status.and_then(|status| status.conditions);
@@ -142,7 +142,6 @@ async fn under_pressure(solo: &Solo, images: &[String], filler: &Path) {
         let status = solo.status(NODE).await?.unwrap_or_default();
         Ok(conditions::is_true(&status.conditions, conditions::ACCEPTING))
     };
-    // The kubelet may say so a moment after it has collected.
     eventually("the agent to learn of the pressure", PATIENCE, async || {
         let seen = (is_under_pressure().await?, accepts().await?);
         Ok(if seen == (true, false) {
@@ -154,7 +153,6 @@ async fn under_pressure(solo: &Solo, images: &[String], filler: &Path) {
     .await
     .unwrap();
     let before = pulls();
-    fs::remove_file(filler).unwrap();
     eventually("the pressure to end", PATIENCE, async || {
         // In this order: what was pulled by then was pulled under pressure, if it still lasts afterwards.
         let now = pulls();

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     TEN_MINUTES,
-    solo::{PATIENCE, Solo, agent},
+    solo::{PATIENCE, Solo, agent, open_files},
 };
 
 const NODE: &str = "light-1";
@@ -97,9 +97,4 @@ pub(crate) async fn an_api_server_that_is_gone_for_ten_minutes_is_survived() {
     assert!(files_now <= files + 8, "{files} files were open, and then {files_now}");
     drop(relay);
     solo.down().await;
-}
-
-/// How many files and sockets a process has open.
-fn open_files(pid: i32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

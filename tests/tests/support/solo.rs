@@ -212,6 +212,11 @@ pub(crate) fn agent() -> AgentOptions {
     AgentOptions::new(binary)
 }
 
+/// How many files and sockets a process has open.
+pub(crate) fn open_files(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
 /// Coral's kinds, and the rights of its agent.
 async fn install(cluster: &Cluster) {
     let api: Api<CustomResourceDefinition> = Api::all(cluster.client());

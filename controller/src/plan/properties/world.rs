@@ -144,12 +144,8 @@ impl World {
     }
 
     pub(super) fn vanish(&mut self, number: u8, image: Index) {
-        if let Some(machine) = self.machine(number)
-            && !machine.disk.is_empty()
-        {
-            let place = image.index(machine.disk.len());
-            let image = machine.disk.iter().nth(place).cloned().unwrap();
-            machine.disk.remove(&image);
+        if let Some(machine) = self.machine(number) {
+            machine.lose(image);
         }
     }
 
@@ -256,10 +252,9 @@ impl World {
         for (name, machine) in &self.machines {
             // A pull that nobody wants any more ends as soon as its agent learns of it.
             let is_wanted = |image: &String| !self.askers(name, image).is_empty();
-            nodes += usize::from(machine.pulls.keys().any(is_wanted));
+            nodes += usize::from(machine.pulls_by_turn().any(is_wanted));
             let askers: BTreeMap<String, &Prefetch> = machine
-                .pulls
-                .keys()
+                .pulls_by_turn()
                 .flat_map(|image| {
                     // What others want, too, may be pulled by the turns of others.
                     let own = |asker: &&Prefetch| image.starts_with(&format!("docker.io/library/{}-", asker.name_any()));
@@ -317,7 +312,7 @@ impl World {
                 .filter(|image| image != BROKEN && self.askers(name, image).iter().any(|asker| !asker.spec.suspend))
                 .all(|image| machine.disk.contains(&image))
         };
-        let is_idle = |machine: &Machine| machine.pulls.is_empty();
+        let is_idle = |machine: &Machine| machine.pulls.keys().all(|image| image == BROKEN);
         let is_removing = |object: &NodeImages| object.spec.images.iter().any(|entry| entry.state == DesiredState::Absent);
         self.machines.iter().all(|(name, machine)| has_all(name, machine) && is_idle(machine))
             && !self.objects.values().any(is_removing)

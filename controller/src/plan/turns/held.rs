@@ -55,6 +55,8 @@ pub(super) struct Progress {
 struct Mark {
     /// Images that are missing or too old.
     missing: usize,
+    /// When the pulls began that are under way, in seconds, added up.
+    begun: i64,
     /// Attempts that have failed.
     attempts: i64,
     /// Bytes that have arrived.
@@ -85,10 +87,7 @@ impl HeldTurn {
         let mut retries = BTreeMap::new();
         let mut refresh = None;
         for cell in cells(wish, node) {
-            let Some(asked) = cell.asked else {
-                continue;
-            };
-            let is_asked = asked.state == DesiredState::Present;
+            let is_asked = cell.is_asked(DesiredState::Present);
             match cell.standing() {
                 Standing::Missing | Standing::Pulling if is_asked => has_begun = true,
                 Standing::Missing => return None,
@@ -101,7 +100,8 @@ impl HeldTurn {
                     }
                 }
                 Standing::There => {
-                    let time = asked.refresh_after.as_ref().map(|time| time.0);
+                    let time = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
+                    let time = time.map(|time| time.0);
                     let unmet = time.filter(|time| cell.is_older_than(*time));
                     let unmet = unmet.filter(|_| wish.prefetch.spec.pull_policy == PullPolicy::Always);
                     has_begun |= unmet.is_some();
@@ -183,8 +183,9 @@ impl Progress {
                 continue;
             }
             mark.missing += 1;
+            mark.begun = mark.begun.saturating_add(cell.pull_under_way().map_or(0, Timestamp::as_second));
             mark.attempts += i64::from(cell.failure().0);
-            mark.bytes += cell.bytes();
+            mark.bytes = mark.bytes.saturating_add(cell.bytes());
             if let Some(asked) = cell.asked {
                 let longest = std::time::Duration::from(asked.timeout);
                 timeout = timeout.max(SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX));

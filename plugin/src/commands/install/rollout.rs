@@ -73,7 +73,7 @@ pub(super) async fn until_ready(
             let object = part.look(cluster).await?;
             match rollout::stage(&object) {
                 Stage::Ready => {
-                    running.extend(rollout::extent(&object).map(|extent| format!("{} on {extent}", part.name)));
+                    running.extend(rollout::extent(&object).map(|extent| format!("{} {extent}", part.name)));
                 }
                 Stage::Waiting(what) => waiting.push(format!("{}: {what}", part.name)),
             }

@@ -7,7 +7,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
     core::ApiResource,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     client::{Cluster, RequestError},
@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) images: Vec<ImageReference>,
     pub(super) node_selector: Option<LabelSelector>,
     pub(super) pull_secrets: Vec<String>,
+    /// Further fields of the spec.
+    pub(super) policy: Map<String, Value>,
     pub(super) resource: ApiResource,
 }
 
@@ -72,6 +74,9 @@ impl Request {
         if !self.pull_secrets.is_empty() {
             let references: Vec<Value> = self.pull_secrets.iter().map(|name| json!({"name": name})).collect();
             spec["imagePullSecrets"] = json!(references);
+        }
+        for (field, value) in &self.policy {
+            spec[field.as_str()] = value.clone();
         }
         json!({
             "apiVersion": self.resource.api_version,
@@ -182,6 +187,7 @@ mod tests {
             images: images.iter().map(|image| image.parse().unwrap()).collect(),
             node_selector: node_selector.map(|text| selector::parse(text).unwrap()),
             pull_secrets: Vec::new(),
+            policy: Map::new(),
             resource: ApiResource::erase::<Prefetch>(&()),
         }
     }

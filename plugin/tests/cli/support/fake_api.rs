@@ -12,6 +12,23 @@ use std::{
 use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/image.stvz.io/v1alpha1";
+/// Groups of Kubernetes itself that commands ask.
+const OTHER_GROUPS: [&str; 3] = ["/api/v1/", "/apis/apps/v1/", "/apis/batch/v1/"];
+/// Ends of the paths that are lists.
+const COLLECTIONS: [&str; 12] = [
+    "prefetches",
+    "nodeimages",
+    "nodes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "daemonsets",
+    "deployments",
+    "replicasets",
+    "statefulsets",
+    "jobs",
+    "cronjobs",
+];
 /// Longest life of a watch: a test that hangs must end.
 const WATCH_TIME: Duration = Duration::from_secs(30);
 
@@ -85,6 +102,12 @@ impl FakeApi {
         self.put(&format!("nodeimages/{name}"), "NodeImages", name, rest);
     }
 
+    /// Stores any object, by its path, such as `apis/apps/v1/namespaces/shop/deployments/web`.
+    pub(crate) fn put_at(&self, path: &str, mut object: Value) {
+        object["metadata"]["name"] = path.rsplit('/').next().unwrap().into();
+        self.lock().store(path, object);
+    }
+
     /// Changes the status of the only Prefetch that there is, when it is there.
     pub(crate) fn set_status(&self, status: &Value) {
         let path = self.wait_for_prefetch();
@@ -99,6 +122,11 @@ impl FakeApi {
     pub(crate) fn delete_prefetch(&self) {
         let path = self.wait_for_prefetch();
         self.lock().delete(&path, false).unwrap();
+    }
+
+    /// Any object, by its path.
+    pub(crate) fn at(&self, path: &str) -> Option<Value> {
+        self.lock().objects.get(path).cloned()
     }
 
     /// A Prefetch of the namespace `shop`, if it is there.
@@ -239,6 +267,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     reader.read_line(&mut first)?;
     let mut length = 0;
     let mut is_merge = false;
+    let mut is_json_patch = false;
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
@@ -250,6 +279,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             length = value.trim().parse().unwrap();
         }
         is_merge |= header.contains("merge-patch");
+        is_json_patch |= header.contains("json-patch");
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
@@ -275,10 +305,22 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     if let Some((code, body)) = refusal {
         return respond(stream, code, &body);
     }
-    let Some(path) = path.strip_prefix(GROUP).map(|path| path.trim_start_matches('/')) else {
-        return respond(stream, 404, "404 page not found");
+    let path = match path.strip_prefix(GROUP) {
+        Some(path) => path.trim_start_matches('/'),
+        None if OTHER_GROUPS.iter().any(|group| path.starts_with(group)) => path.trim_start_matches('/'),
+        None => return respond(stream, 404, "404 page not found"),
     };
     match method {
+        "PATCH" if is_json_patch => {
+            let change: json_patch::Patch = serde_json::from_slice(&body)?;
+            let mut state = state.lock().unwrap();
+            let mut object = state.objects[path].clone();
+            json_patch::patch(&mut object, &change).unwrap();
+            if !query.contains("dryRun") {
+                state.store(path, object.clone());
+            }
+            respond(stream, 200, &object.to_string())
+        }
         "PATCH" if is_merge => {
             let change = serde_json::from_slice(&body)?;
             match state.lock().unwrap().merge(path, &change) {
@@ -299,7 +341,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             respond(stream, 200, &object.to_string())
         }
         "GET" if query.contains("watch=true") => watch(stream, state, path, query),
-        "GET" if path.ends_with("prefetches") || path.ends_with("nodeimages") => {
+        "GET" if COLLECTIONS.contains(&path.rsplit('/').next().unwrap_or_default()) => {
             let list = list(&state.lock().unwrap(), path, query);
             respond(stream, 200, &list.to_string())
         }

@@ -9,6 +9,7 @@ use coral_api::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
+use proptest::sample::Index;
 use serde_json::json;
 
 /// Attempts before an image counts as failed.
@@ -24,6 +25,8 @@ pub(super) struct Machine {
     pub(super) is_agent_up: bool,
     /// When the pulls that are under way began.
     pub(super) pulls: BTreeMap<String, Timestamp>,
+    /// Images that somebody took away. The agent pulls them again by itself, without a turn, until its object says that they are held back.
+    pub(super) vanished: BTreeSet<String>,
     memory: BTreeMap<String, Attempts>,
 }
 
@@ -49,6 +52,7 @@ impl Machine {
             disk: BTreeSet::new(),
             is_agent_up: true,
             pulls: BTreeMap::new(),
+            vanished: BTreeSet::new(),
             memory: BTreeMap::new(),
         }
     }
@@ -62,6 +66,21 @@ impl Machine {
         self.is_agent_up = is_up;
         self.pulls.clear();
         self.memory.clear();
+    }
+
+    /// The kubelet, say, takes an image away.
+    pub(super) fn lose(&mut self, place: Index) {
+        if !self.disk.is_empty() {
+            let image = place.index(self.disk.len());
+            let image = self.disk.iter().nth(image).cloned().unwrap();
+            self.disk.remove(&image);
+            self.vanished.insert(image);
+        }
+    }
+
+    /// The pulls that are made by turns.
+    pub(super) fn pulls_by_turn(&self) -> impl Iterator<Item = &String> {
+        self.pulls.keys().filter(|image| !self.vanished.contains(*image))
     }
 
     /// The agent reads its object, acts and writes. Pulls whose bit is set end; those whose time is up fail.
@@ -93,7 +112,12 @@ impl Machine {
                     *attempts = Attempts::default();
                     self.disk.remove(&entry.image);
                 }
-                DesiredState::Held => attempts.was_held = true,
+                DesiredState::Held => {
+                    attempts.was_held = true;
+                    if !self.pulls.contains_key(&entry.image) {
+                        self.vanished.remove(&entry.image);
+                    }
+                }
                 DesiredState::Present => {
                     if std::mem::take(&mut attempts.was_held) && attempts.next.is_some() {
                         attempts.next = Some(now);
@@ -111,6 +135,7 @@ impl Machine {
                 self.pulls.insert(image, began);
             } else if !is_late && image != super::BROKEN {
                 self.memory.remove(&image);
+                self.vanished.remove(&image);
                 self.disk.insert(image);
             } else {
                 let attempts = self.memory.entry(image).or_default();
@@ -154,7 +179,8 @@ impl Machine {
             let failure = (failed > 0 && state != "Present").then(|| {
                 json!({"reason": "NotFound", "message": "broken", "attempts": failed, "nextAttemptTime": next})
             });
-            let status = json!({"image": image, "state": state, "failure": failure});
+            let pull = self.pulls.get(image).map(|began| json!({"startTime": conditions::time(*began)}));
+            let status = json!({"image": image, "state": state, "failure": failure, "pull": pull});
             serde_json::from_value::<ImageStatus>(status).unwrap()
         });
         NodeImagesStatus {
