@@ -82,15 +82,22 @@ impl Site {
                 let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}]);
                 let mut object = NodeImages::new(&node, spec);
                 object.metadata.owner_references = serde_json::from_value(owner).expect("an owner");
-                let place = self.node_images.binary_search_by_key(&Some(&node), |object| object.metadata.name.as_ref());
+                let place = self
+                    .node_images
+                    .binary_search_by_key(&Some(&node), |object| object.metadata.name.as_ref());
                 match place {
                     Ok(place) => self.node_images[place].spec = object.spec,
                     Err(place) => self.node_images.insert(place, object),
                 }
             }
             Write::NodeLabels { node, labels } => {
-                let place = self.nodes.binary_search_by_key(&Some(&node), |node| node.metadata.name.as_ref());
-                let present = self.nodes[place.expect("a node")].metadata.labels.get_or_insert_default();
+                let place = self
+                    .nodes
+                    .binary_search_by_key(&Some(&node), |node| node.metadata.name.as_ref());
+                let present = self.nodes[place.expect("a node")]
+                    .metadata
+                    .labels
+                    .get_or_insert_default();
                 present.extend(labels.into_iter().filter_map(|(key, value)| Some((key, value?))));
             }
             Write::PrefetchStatus { name, status, .. } => {
@@ -141,7 +148,10 @@ fn plans(criterion: &mut Criterion) {
         let number = usize::try_from(nodes).expect("a number of nodes");
         let scenes = [
             ("at rest", Site::new(number, |_, _| true)),
-            ("in a rollout", Site::new(number, |node, image| node % 2 == 0 || image % 3 == 0)),
+            (
+                "in a rollout",
+                Site::new(number, |node, image| node % 2 == 0 || image % 3 == 0),
+            ),
         ];
         for (name, site) in scenes {
             group.bench_with_input(BenchmarkId::new(name, nodes), &site, |bencher, site| {

@@ -1,12 +1,16 @@
 //! The cluster side of Coral: decides which node holds which images, says how far things are, and labels the nodes.
 //!
 //! ```text
-//!   Prefetch ──┐                    ┌──► NodeImages.spec      (what the node's agent is to do)
-//!   Node ──────┼──► cache ──► plan ─┼──► Prefetch.status      (how far it is)
-//!   NodeImages ┘                    └──► Node labels          (image.stvz.io/<hash>=available)
+//!                        Lease: who leads
+//!                              │
+//!   Prefetch ──┐               ▼               ┌──► NodeImages.spec      (what the node's agent is to do)
+//!   Node ──────┼──► cache ──► plan ──► queue ──┼──► Prefetch.status      (how far it is)
+//!   NodeImages ┘                               ├──► Node labels, taint   (image.stvz.io/<hash>=available)
+//!                                              └──► Events               (what people are told)
 //! ```
 //!
-//! [`plan`](plan::plan) is pure: the same objects give the same writes, and no writes once the cluster is as it should be.
+//! [`plan`](plan::plan) is pure: the same objects give the same writes, and no writes once the cluster is as it should be. Who leads, what
+//! people are told and which write is next are decided by pure functions too; [`Controller`] carries it all out.
 
 mod args;
 mod cache;

@@ -152,7 +152,8 @@ pub enum Write {
 #[must_use]
 pub fn plan(cluster: Cluster<'_>, memory: &Memory, limits: &Limits, now: Timestamp) -> Plan {
     let mut prefetches = cluster.prefetches.to_vec();
-    prefetches.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name)));
+    prefetches
+        .sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name)));
     let (catalogue, wishes) = wish::read(&prefetches);
     let mut objects: HashMap<&str, &NodeImages> = cluster
         .node_images

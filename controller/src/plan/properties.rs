@@ -35,16 +35,24 @@ enum Happening {
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (0..64_u8, 1..4_usize, any::<bool>(), -1..2_i32, any::<bool>(), any::<bool>()).prop_map(
-        |(images, parallelism, removes, priority, is_suspended, has_selector)| Wanted {
-            images,
-            parallelism,
-            removes,
-            priority,
-            is_suspended: is_suspended && images % 3 == 0,
-            has_selector: has_selector && images % 2 == 0,
-        },
+    (
+        0..64_u8,
+        1..4_usize,
+        any::<bool>(),
+        -1..2_i32,
+        any::<bool>(),
+        any::<bool>(),
     )
+        .prop_map(
+            |(images, parallelism, removes, priority, is_suspended, has_selector)| Wanted {
+                images,
+                parallelism,
+                removes,
+                priority,
+                is_suspended: is_suspended && images % 3 == 0,
+                has_selector: has_selector && images % 2 == 0,
+            },
+        )
 }
 
 fn happening() -> impl Strategy<Value = Happening> {

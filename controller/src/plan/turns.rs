@@ -223,7 +223,8 @@ impl<'a, 'b> Desk<'a, 'b> {
             }
         }
         // Agents that are known to be there come first; the sort is stable.
-        self.fresh.sort_by_key(|candidate| !nodes[candidate.place].is_acknowledged);
+        self.fresh
+            .sort_by_key(|candidate| !nodes[candidate.place].is_acknowledged);
         self.later.sort_by_key(|candidate| candidate.since);
     }
 

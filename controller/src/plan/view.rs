@@ -14,7 +14,10 @@ use super::{
 };
 
 /// A node, with what its object asks of it and what its agent has said.
-#[expect(clippy::struct_excessive_bools, reason = "they are facts about a node, each with its own source")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are facts about a node, each with its own source"
+)]
 pub(super) struct NodeView<'a> {
     pub(super) name: &'a str,
     pub(super) node: &'a Node,
@@ -68,7 +71,9 @@ impl<'a> NodeView<'a> {
         let is_own = |object: &&NodeImages| {
             let mut owners = object.owner_references().iter().filter(|owner| owner.kind == "Node");
             // An object without an owner is taken over.
-            owners.next().is_none_or(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
+            owners
+                .next()
+                .is_none_or(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
         };
         let own = object.filter(is_own);
         let mut view = Self {

@@ -11,14 +11,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures::future::join_all;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 /// Where kubelets have their Leases.
 const NAMESPACE: &str = "kube-node-lease";
@@ -26,6 +28,8 @@ const NAMESPACE: &str = "kube-node-lease";
 const BEAT: Duration = Duration::from_millis(500);
 /// Shares in which all Leases are renewed.
 const BEATS: usize = 40;
+/// Renewals that are under way at the same time.
+const MOST_RENEWALS: usize = 100;
 
 /// The Leases of a fleet. When it is dropped nobody renews them any more.
 pub(super) struct Leases {
@@ -73,14 +77,23 @@ impl Drop for Leases {
 }
 
 async fn renew_for_ever(api: Api<Lease>, names: Arc<Mutex<BTreeSet<String>>>) {
+    // An API server that takes long for one answer is not waited for, or all would be late.
+    let mut renewals = JoinSet::new();
     loop {
         let all: Vec<String> = lock(&names).iter().cloned().collect();
         let began = Instant::now();
         // A share of them at a time, so that nobody notices.
         for (beat, share) in (1..).zip(all.chunks(all.len().div_ceil(BEATS).max(1))) {
-            // An API server that is away gets the next one.
-            join_all(share.iter().map(|node| renew(&api, node))).await;
+            for node in share {
+                if renewals.len() >= MOST_RENEWALS {
+                    renewals.join_next().await;
+                }
+                let (api, node) = (api.clone(), node.clone());
+                // Who gets no answer gets the next one.
+                renewals.spawn(async move { drop(renew(&api, &node).await) });
+            }
             tokio::time::sleep_until(began + BEAT * beat).await;
+            while renewals.try_join_next().is_some() {}
         }
         if all.is_empty() {
             tokio::time::sleep(BEAT).await;

@@ -48,7 +48,11 @@ impl Wanted {
             .filter(|(bit, _)| self.images >> bit & 1 == 1)
             .map(|(_, image)| image)
             .collect();
-        if images.is_empty() { vec!["shared".to_owned()] } else { images }
+        if images.is_empty() {
+            vec!["shared".to_owned()]
+        } else {
+            images
+        }
     }
 
     fn write_to(&self, prefetch: &mut Prefetch) {
@@ -115,7 +119,9 @@ impl World {
         self.created += 1;
         let uid = self.created;
         let name = format!("n{number}");
-        self.machines.entry(name.clone()).or_insert_with(|| Machine::new(&name, number, uid));
+        self.machines
+            .entry(name.clone())
+            .or_insert_with(|| Machine::new(&name, number, uid));
     }
 
     pub(super) fn leave(&mut self, number: u8) {
@@ -167,7 +173,11 @@ impl World {
     pub(super) fn work(&mut self, nodes: u8, pulls: u64) {
         for (number, (name, machine)) in self.machines.iter_mut().enumerate() {
             if nodes >> (number % 8) & 1 == 1 {
-                machine.work(self.objects.get_mut(name), pulls.rotate_right(8 * u32::try_from(number).unwrap()), self.now);
+                machine.work(
+                    self.objects.get_mut(name),
+                    pulls.rotate_right(8 * u32::try_from(number).unwrap()),
+                    self.now,
+                );
             }
         }
     }
@@ -206,7 +216,10 @@ impl World {
                 }
                 let new = || NodeImages::new(&node, NodeImagesSpec::default());
                 let object = self.objects.entry(node.clone()).or_insert_with(new);
-                assert!(object.metadata.generation.is_none() || object.spec != spec, "no difference");
+                assert!(
+                    object.metadata.generation.is_none() || object.spec != spec,
+                    "no difference"
+                );
                 object.metadata.generation = Some(object.metadata.generation.unwrap_or(0) + 1);
                 object.spec = spec;
                 let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}]);
@@ -257,7 +270,8 @@ impl World {
                 .pulls_by_turn()
                 .flat_map(|image| {
                     // What others want, too, may be pulled by the turns of others.
-                    let own = |asker: &&Prefetch| image.starts_with(&format!("docker.io/library/{}-", asker.name_any()));
+                    let own =
+                        |asker: &&Prefetch| image.starts_with(&format!("docker.io/library/{}-", asker.name_any()));
                     self.askers(name, image).into_iter().filter(own)
                 })
                 .map(|asker| (asker.name_any(), asker))
@@ -290,7 +304,9 @@ impl World {
             let is_written = (0..8).any(|_| {
                 let writes = self.missing_writes();
                 let is_written = writes.is_empty();
-                writes.into_iter().for_each(|write| self.apply(write));
+                for write in writes {
+                    self.apply(write);
+                }
                 is_written
             });
             if is_written && self.lacks_nothing() {
@@ -313,8 +329,16 @@ impl World {
                 .all(|image| machine.disk.contains(&image))
         };
         let is_idle = |machine: &Machine| machine.pulls.keys().all(|image| image == BROKEN);
-        let is_removing = |object: &NodeImages| object.spec.images.iter().any(|entry| entry.state == DesiredState::Absent);
-        self.machines.iter().all(|(name, machine)| has_all(name, machine) && is_idle(machine))
+        let is_removing = |object: &NodeImages| {
+            object
+                .spec
+                .images
+                .iter()
+                .any(|entry| entry.state == DesiredState::Absent)
+        };
+        self.machines
+            .iter()
+            .all(|(name, machine)| has_all(name, machine) && is_idle(machine))
             && !self.objects.values().any(is_removing)
     }
 
@@ -333,8 +357,16 @@ impl World {
             let labels: BTreeSet<String> = there
                 .map(|image| image.parse::<coral_api::ImageReference>().unwrap().label_key())
                 .collect();
-            let present = machine.node.labels().keys().filter(|key| key.starts_with("image.stvz.io/"));
-            assert_eq!(present.cloned().collect::<BTreeSet<_>>(), labels, "the labels of {name} are true");
+            let present = machine
+                .node
+                .labels()
+                .keys()
+                .filter(|key| key.starts_with("image.stvz.io/"));
+            assert_eq!(
+                present.cloned().collect::<BTreeSet<_>>(),
+                labels,
+                "the labels of {name} are true"
+            );
         }
         for prefetch in self.prefetches.values() {
             let machines = self.machines.values();
@@ -346,7 +378,12 @@ impl World {
             let (ready, others): (Vec<_>, Vec<_>) = selected.partition(has_all);
             let counts = prefetch.status.as_ref().unwrap().nodes;
             let expected = (ready.len() + others.len(), ready.len());
-            assert_eq!((counts.desired, counts.ready), (int(expected.0), int(expected.1)), "{}", prefetch.name_any());
+            assert_eq!(
+                (counts.desired, counts.ready),
+                (int(expected.0), int(expected.1)),
+                "{}",
+                prefetch.name_any()
+            );
             assert!(counts.ready + counts.failed + counts.pulling <= counts.desired);
             let is_ready = conditions::is_true(&prefetch.status.as_ref().unwrap().conditions, conditions::READY);
             assert_eq!(is_ready, others.is_empty(), "{}", prefetch.name_any());
@@ -355,7 +392,10 @@ impl World {
 
     /// Everything that was written, without times and identities.
     pub(super) fn summary(&self) -> serde_json::Value {
-        let objects = self.objects.iter().map(|(name, object)| json!({"name": name, "spec": object.spec}));
+        let objects = self
+            .objects
+            .iter()
+            .map(|(name, object)| json!({"name": name, "spec": object.spec}));
         let labels = self.machines.values().map(|machine| json!(machine.node.labels()));
         let statuses = self.prefetches.values().map(|prefetch| {
             let status = prefetch.status.clone().unwrap();

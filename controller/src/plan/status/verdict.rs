@@ -17,7 +17,12 @@ pub(super) struct Verdict {
 /// What the conditions say, all with one reason and one sentence.
 pub(super) fn verdict(wish: &Wish<'_>, survey: &Survey<'_>, failures: &[NodeFailure]) -> Verdict {
     let nodes = survey.nodes;
-    let have = format!("{} of {} have {}", nodes.ready, nodes_of(nodes.desired), images_of(wish));
+    let have = format!(
+        "{} of {} have {}",
+        nodes.ready,
+        nodes_of(nodes.desired),
+        images_of(wish)
+    );
     let first_failure = failures.first().map_or_else(String::new, |failure| {
         let place = if failure.node.is_empty() {
             String::new()
@@ -57,7 +62,10 @@ pub(super) fn verdict(wish: &Wish<'_>, survey: &Survey<'_>, failures: &[NodeFail
         return ready("AllPresent", message);
     }
     if survey.is_done(wish) {
-        return stalled("ImagesFailed", format!("{have}; {} failed{first_failure}", nodes.failed));
+        return stalled(
+            "ImagesFailed",
+            format!("{have}; {} failed{first_failure}", nodes.failed),
+        );
     }
     if wish.prefetch.spec.suspend {
         return Verdict {

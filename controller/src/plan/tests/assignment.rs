@@ -63,12 +63,21 @@ fn a_node_replaced_under_its_name_starts_from_nothing() {
     model.nodes[0] = node("a", &json!({}));
     model.nodes[0].metadata.uid = Some("another".into());
     let writes = model.plan();
-    assert!(matches!(&writes[..], [Write::DeleteNodeImages { .. }, Write::PrefetchStatus { .. }]), "{writes:?}");
+    assert!(
+        matches!(
+            &writes[..],
+            [Write::DeleteNodeImages { .. }, Write::PrefetchStatus { .. }]
+        ),
+        "{writes:?}"
+    );
     model.settle();
     // What the old node held is not said of the new one.
     assert_eq!(model.pulling("nginx:latest"), ["a"]);
     assert!(!model.has_label("a", "nginx"));
-    assert_eq!(model.node_images[0].metadata.owner_references.as_ref().unwrap()[0].uid, "another");
+    assert_eq!(
+        model.node_images[0].metadata.owner_references.as_ref().unwrap()[0].uid,
+        "another"
+    );
     model.nodes.clear();
     model.settle();
     assert!(model.node_images.is_empty());

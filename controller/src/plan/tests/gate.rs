@@ -67,7 +67,11 @@ fn outcome(model: &mut Model) -> Option<(GateOutcome, Vec<String>, i64)> {
 fn a_node_that_nothing_gates_is_let_go_at_once() {
     let mut model = with_new_node();
     model.add("web", &json!({"images": ["nginx"]}));
-    gate(&mut model, "elsewhere", &json!({"nodeSelector": {"matchLabels": {"name": "b"}}}));
+    gate(
+        &mut model,
+        "elsewhere",
+        &json!({"nodeSelector": {"matchLabels": {"name": "b"}}}),
+    );
     gate(&mut model, "suspended", &json!({"suspend": true}));
     assert_eq!(model.counts.gated_nodes, 0);
     assert_eq!(outcome(&mut model), Some((GateOutcome::NothingToWaitFor, vec![], 0)));
@@ -105,7 +109,10 @@ fn a_node_is_let_go_when_its_time_is_over_whoever_leads() {
         panic!("it keeps its taint");
     };
     assert_eq!(prefetches, ["shop/web"]);
-    assert_eq!((missing[0].prefetch.as_str(), missing[0].images.as_slice()), ("shop/web", &["redis".to_owned()][..]));
+    assert_eq!(
+        (missing[0].prefetch.as_str(), missing[0].images.as_slice()),
+        ("shop/web", &["redis".to_owned()][..])
+    );
 }
 
 #[test]
@@ -137,7 +144,10 @@ fn a_wrong_clock_of_the_node_neither_shortens_nor_prolongs_the_wait() {
         model.now += SignedDuration::from_secs(230);
         assert_eq!(outcome(&mut model), None, "{transition}");
         model.now += SignedDuration::from_secs(70);
-        assert!(matches!(outcome(&mut model), Some((GateOutcome::TimedOut { .. }, ..))), "{transition}");
+        assert!(
+            matches!(outcome(&mut model), Some((GateOutcome::TimedOut { .. }, ..))),
+            "{transition}"
+        );
     }
 }
 

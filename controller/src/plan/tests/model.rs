@@ -202,10 +202,7 @@ impl Model {
         let nodes = self.nodes.iter().map(kube::ResourceExt::name_any);
         nodes
             .filter(|node| {
-                let is_done = matches!(
-                    self.state(node, image),
-                    Some(ImageState::Present | ImageState::Failed)
-                );
+                let is_done = matches!(self.state(node, image), Some(ImageState::Present | ImageState::Failed));
                 !is_done && self.asked(node).contains(&image.to_owned())
             })
             .collect()
@@ -224,9 +221,8 @@ impl Model {
     /// Plays the agent of a node. A state of `Failed` stands for six attempts, the next of which is due in a minute.
     pub(super) fn report(&mut self, node: &str, image: &str, state: &str) {
         let next = conditions::time(self.now + SignedDuration::from_mins(1));
-        let failure = (state == "Failed").then(
-            || json!({"reason": "NotFound", "message": "no such tag", "attempts": 6, "nextAttemptTime": next}),
-        );
+        let failure = (state == "Failed")
+            .then(|| json!({"reason": "NotFound", "message": "no such tag", "attempts": 6, "nextAttemptTime": next}));
         let pulled = (state == "Present").then(|| conditions::time(self.now));
         let digest = (state == "Present").then_some("sha256:1");
         self.say(

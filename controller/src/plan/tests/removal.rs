@@ -22,7 +22,10 @@ fn with_nginx() -> Model {
 #[test]
 fn an_image_outlives_its_prefetch_until_the_agent_says_that_it_is_gone() {
     let mut model = with_nginx();
-    assert_eq!(model.node_images[0].spec.images[0].removal_policy, RemovalPolicy::Remove);
+    assert_eq!(
+        model.node_images[0].spec.images[0].removal_policy,
+        RemovalPolicy::Remove
+    );
     model.silent.insert("a".into());
     model.delete("web");
     model.pass(SignedDuration::from_hours(1));
@@ -50,9 +53,15 @@ fn what_the_agent_said_before_it_was_asked_does_not_count() {
 #[test]
 fn an_image_that_somebody_else_wants_stays() {
     let mut model = with_nginx();
-    model.add("keep", &json!({"images": ["docker.io/library/nginx:latest"], "suspend": true}));
+    model.add(
+        "keep",
+        &json!({"images": ["docker.io/library/nginx:latest"], "suspend": true}),
+    );
     model.settle();
-    assert_eq!(model.node_images[0].spec.images[0].removal_policy, RemovalPolicy::Retain);
+    assert_eq!(
+        model.node_images[0].spec.images[0].removal_policy,
+        RemovalPolicy::Retain
+    );
     model.delete("web");
     model.settle();
     assert_eq!(model.entries("a", DesiredState::Held), ["nginx:latest"]);
@@ -116,7 +125,11 @@ fn a_refused_removal_is_told_to_those_who_asked_last_and_does_not_make_them_unre
     let failures = &model.status("web").failures;
     assert_eq!(failures.len(), 1);
     assert_eq!(
-        (failures[0].reason, failures[0].image.as_str(), failures[0].node.as_str()),
+        (
+            failures[0].reason,
+            failures[0].image.as_str(),
+            failures[0].node.as_str()
+        ),
         (FailureReason::RemovalRefused, "nginx:latest", "a")
     );
     assert!(model.says("web", READY).is_some());

@@ -1,8 +1,6 @@
 //! What a Prefetch says of itself.
 
-use coral_api::{
-    conditions::{self, READY, RECONCILING, STALLED},
-};
+use coral_api::conditions::{self, READY, RECONCILING, STALLED};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -122,7 +120,10 @@ fn deleting_one_of_two_that_share_an_image_changes_nothing_for_the_other() {
 fn a_selector_that_cannot_be_read_stalls() {
     let mut model = Model::with_nodes(&["a"]);
     let selector = json!({"matchExpressions": [{"key": "name", "operator": "Near", "values": ["a"]}]});
-    model.add("web", &json!({"images": ["nginx"], "nodeSelector": selector, "mode": "Once"}));
+    model.add(
+        "web",
+        &json!({"images": ["nginx"], "nodeSelector": selector, "mode": "Once"}),
+    );
     model.settle();
     assert!(model.node_images.is_empty());
     let (reason, message) = model.says("web", STALLED).unwrap();
@@ -149,12 +150,18 @@ fn the_numbers_of_nodes_add_up() {
     }
     model.settle();
     let counts = model.status("web").nodes;
-    assert_eq!((counts.desired, counts.ready, counts.failed, counts.pulling), (5, 1, 2, 1));
+    assert_eq!(
+        (counts.desired, counts.ready, counts.failed, counts.pulling),
+        (5, 1, 2, 1)
+    );
     let message = conditions::find(&model.status("web").conditions, RECONCILING).unwrap();
     assert_eq!(message.message, "1 of 5 nodes have all 3 images");
     let nginx = &model.status("web").images[1];
     assert_eq!(nginx.image, "nginx");
-    assert_eq!((nginx.desired, nginx.available, nginx.failed, nginx.pulling), (5, 1, 2, 1));
+    assert_eq!(
+        (nginx.desired, nginx.available, nginx.failed, nginx.pulling),
+        (5, 1, 2, 1)
+    );
 }
 
 #[test]
@@ -215,7 +222,12 @@ fn the_status_is_of_the_generation_that_it_names() {
     model.settle();
     let status = model.status("web");
     assert_eq!((status.observed_generation, status.image_count), (Some(2), 2));
-    assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|condition| condition.observed_generation == Some(2))
+    );
 }
 
 #[test]
@@ -246,7 +258,10 @@ fn once_begins_anew_only_when_an_image_is_added() {
 #[test]
 fn once_waits_for_a_node() {
     let mut model = Model::default();
-    model.add("web", &json!({"images": ["nginx"], "mode": "Once", "ttlSecondsAfterFinished": 0}));
+    model.add(
+        "web",
+        &json!({"images": ["nginx"], "mode": "Once", "ttlSecondsAfterFinished": 0}),
+    );
     model.settle();
     assert_eq!(model.reason("web"), "NoNodes");
     model.nodes.push(node("a", &json!({})));

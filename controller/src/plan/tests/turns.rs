@@ -57,7 +57,9 @@ fn a_failure_frees_the_slot_and_is_told() {
 /// Nodes whose entry for the image says that they may pull it, there or not.
 fn released(model: &Model, image: &str) -> Vec<String> {
     let nodes = model.nodes.iter().map(kube::ResourceExt::name_any);
-    nodes.filter(|node| model.asked(node).contains(&image.to_owned())).collect()
+    nodes
+        .filter(|node| model.asked(node).contains(&image.to_owned()))
+        .collect()
 }
 
 fn failure(attempts: i32, next: Option<jiff::Timestamp>) -> serde_json::Value {
@@ -91,7 +93,11 @@ fn what_failed_is_held_back_and_tried_again_when_no_fresh_node_waits() {
     model.nodes.push(super::model::node("d", &json!({})));
     model.settle();
     assert_eq!(released(&model, "nginx:latest"), ["a", "b", "c"]);
-    model.say("a", "nginx", json!({"state": "Failed", "failure": failure(7, Some(past))}));
+    model.say(
+        "a",
+        "nginx",
+        json!({"state": "Failed", "failure": failure(7, Some(past))}),
+    );
     model.settle();
     assert_eq!(model.entries("a", DesiredState::Held), ["nginx:latest"]);
     assert_eq!(model.pulling("nginx:latest"), ["d"]);
@@ -118,7 +124,9 @@ fn after_an_outage_no_more_nodes_try_again_than_the_budget_allows() {
         model.settle();
         let turn = model.pulling("nginx:latest");
         let released = released(&model, "nginx:latest");
-        let missing = released.iter().filter(|node| model.state(node, "nginx") != Some(coral_api::node_images::ImageState::Present));
+        let missing = released
+            .iter()
+            .filter(|node| model.state(node, "nginx") != Some(coral_api::node_images::ImageState::Present));
         let missing: Vec<String> = missing.cloned().collect();
         assert_eq!(missing.len(), 2, "{turn:?}");
         model.memory = Memory::default();
@@ -151,7 +159,10 @@ fn no_more_nodes_pull_than_the_cluster_allows_and_priority_goes_first() {
     let mut model = Model::with_nodes(&["a", "b", "c", "d"]);
     model.limits.max_pulling_nodes = Some(2);
     let on = |names: [&str; 2]| json!({"matchExpressions": [{"key": "name", "operator": "In", "values": names}]});
-    model.add("low", &json!({"images": ["nginx"], "parallelism": "100%", "nodeSelector": on(["a", "b"])}));
+    model.add(
+        "low",
+        &json!({"images": ["nginx"], "parallelism": "100%", "nodeSelector": on(["a", "b"])}),
+    );
     model.add(
         "high",
         &json!({"images": ["redis"], "parallelism": "100%", "nodeSelector": on(["b", "c"]), "priority": 1}),
@@ -171,8 +182,14 @@ fn no_more_nodes_pull_than_the_cluster_allows_and_priority_goes_first() {
 fn what_failed_for_one_does_not_hold_up_what_another_has_not_tried() {
     let mut model = Model::with_nodes(&["a", "b"]);
     model.limits.max_pulling_nodes = Some(1);
-    model.add("bad", &json!({"images": ["nginx:nope"], "priority": 9, "nodeSelector": {"matchLabels": {"name": "a"}}}));
-    model.add("good", &json!({"images": ["redis"], "nodeSelector": {"matchLabels": {"name": "b"}}}));
+    model.add(
+        "bad",
+        &json!({"images": ["nginx:nope"], "priority": 9, "nodeSelector": {"matchLabels": {"name": "a"}}}),
+    );
+    model.add(
+        "good",
+        &json!({"images": ["redis"], "nodeSelector": {"matchLabels": {"name": "b"}}}),
+    );
     model.settle();
     assert_eq!(model.pulling("nginx:nope"), ["a"]);
     model.report("a", "nginx:nope", "Failed");
@@ -253,7 +270,15 @@ fn a_node_that_may_not_pull_gives_its_turn_back() {
     model.settle();
     model.report("a", "nginx", "Pulling");
     let condition = serde_json::from_value(json!({"type": "DiskPressure", "status": "True"})).unwrap();
-    model.node("a").status.as_mut().unwrap().conditions.as_mut().unwrap().push(condition);
+    model
+        .node("a")
+        .status
+        .as_mut()
+        .unwrap()
+        .conditions
+        .as_mut()
+        .unwrap()
+        .push(condition);
     model.settle();
     // What has begun goes on, and counts.
     assert!(model.asked("a").is_empty() && model.asked("b").is_empty());
@@ -261,7 +286,15 @@ fn a_node_that_may_not_pull_gives_its_turn_back() {
     model.settle();
     assert_eq!(model.asked("a"), ["nginx:latest"]);
     assert_eq!(model.asked("b"), ["nginx:latest", "redis:latest"]);
-    model.node("a").status.as_mut().unwrap().conditions.as_mut().unwrap().pop();
+    model
+        .node("a")
+        .status
+        .as_mut()
+        .unwrap()
+        .conditions
+        .as_mut()
+        .unwrap()
+        .pop();
     for image in ["nginx", "redis"] {
         model.report("b", image, "Present");
     }
@@ -340,7 +373,10 @@ fn a_refresh_on_demand_goes_through_the_nodes_turn_by_turn() {
 fn a_refresh_that_gets_nowhere_does_not_keep_the_others_waiting() {
     let mut model = Model::with_nodes(&["a", "b"]);
     model.now = "2026-01-01T00:00:00Z".parse().unwrap();
-    model.add("web", &json!({"images": ["nginx"], "pullPolicy": "Always", "parallelism": 1, "timeout": "1m"}));
+    model.add(
+        "web",
+        &json!({"images": ["nginx"], "pullPolicy": "Always", "parallelism": 1, "timeout": "1m"}),
+    );
     model.settle();
     let old = json!({"state": "Present", "lastPullTime": "2025-01-01T00:00:00Z"});
     for node in ["a", "b"] {

@@ -183,7 +183,9 @@ impl Progress {
                 continue;
             }
             mark.missing += 1;
-            mark.begun = mark.begun.saturating_add(cell.pull_under_way().map_or(0, Timestamp::as_second));
+            mark.begun = mark
+                .begun
+                .saturating_add(cell.pull_under_way().map_or(0, Timestamp::as_second));
             mark.attempts += i64::from(cell.failure().0);
             mark.bytes = mark.bytes.saturating_add(cell.bytes());
             if let Some(asked) = cell.asked {
@@ -195,7 +197,9 @@ impl Progress {
         }
         Self {
             mark,
-            moved: before.filter(|before| before.mark == mark).map_or(now, |before| before.moved),
+            moved: before
+                .filter(|before| before.mark == mark)
+                .map_or(now, |before| before.moved),
             // What is not written yet cannot be answered.
             heard: before
                 .filter(|_| is_told && !node.is_acknowledged)

@@ -90,7 +90,8 @@ impl Machine {
         }
         // The object of a machine that had the name before is collected long before a new one has an agent.
         let uid = self.node.metadata.uid.as_deref().unwrap();
-        let Some(object) = object.filter(|object| object.owner_references().iter().any(|owner| owner.uid == uid)) else {
+        let Some(object) = object.filter(|object| object.owner_references().iter().any(|owner| owner.uid == uid))
+        else {
             self.restart_agent(true);
             return;
         };
@@ -176,10 +177,13 @@ impl Machine {
                 "Waiting"
             };
             let next = attempts.and_then(|attempts| attempts.next).map(conditions::time);
-            let failure = (failed > 0 && state != "Present").then(|| {
-                json!({"reason": "NotFound", "message": "broken", "attempts": failed, "nextAttemptTime": next})
-            });
-            let pull = self.pulls.get(image).map(|began| json!({"startTime": conditions::time(*began)}));
+            let failure = (failed > 0 && state != "Present").then(
+                || json!({"reason": "NotFound", "message": "broken", "attempts": failed, "nextAttemptTime": next}),
+            );
+            let pull = self
+                .pulls
+                .get(image)
+                .map(|began| json!({"startTime": conditions::time(*began)}));
             let status = json!({"image": image, "state": state, "failure": failure, "pull": pull});
             serde_json::from_value::<ImageStatus>(status).unwrap()
         });
