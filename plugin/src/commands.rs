@@ -43,7 +43,8 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Resume(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Delete(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::AllowSecret(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
-        Command::Version(arguments) => arguments.run(printer),
+        Command::Version(arguments) if arguments.is_offline() => arguments.run(printer),
+        Command::Version(arguments) => runtime()?.block_on(arguments.run_in(&cluster, printer)),
         Command::Completion(arguments) => arguments.run(printer),
     }
 }

@@ -8,7 +8,7 @@ pub(crate) const ERROR: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// With `--wait`: images failed, and nothing will change without help.
 pub(crate) const IMAGES_FAILED: u8 = 3;
-/// With `--wait`: the time was up before every image was there.
+/// The time was up: with `--wait` before every image was there, for the installation before everything ran or was gone.
 pub(crate) const TIMED_OUT: u8 = 4;
 /// With `--wait`: interrupted by Ctrl-C. The Prefetch stays.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -20,7 +20,7 @@ Exit codes:
   1    an error; the message says what
   2    a wrong command line; nothing was sent to the cluster
   3    --wait: images failed, and nothing will change without help
-  4    --wait: the time was up before every image was there
+  4    the time was up before every image was there (--wait), or before everything ran or was gone (install, upgrade, uninstall)
   130  --wait: interrupted by Ctrl-C; the Prefetch stays";
 
 #[cfg(test)]

@@ -303,7 +303,10 @@ mod tests {
             for (name, object) in ours {
                 let is_labelled = object["metadata"]["labels"][PART_OF.0] == PART_OF.1;
                 assert!(is_labelled || object["kind"] == "CustomResourceDefinition", "{name}");
-                assert!(unlabelled(object.clone()) == unlabelled(theirs[&name].clone()), "{name} is {object}");
+                assert!(
+                    unlabelled(object.clone()) == unlabelled(theirs[&name].clone()),
+                    "{name} is {object}"
+                );
             }
         }
     }

@@ -416,6 +416,7 @@ async fn certificates_roll_over_while_admissions_go_on() {
     )
     .await
     .unwrap();
+    load.end().await;
     let long = json!({"spec": {"template": {"spec": {"containers": [{"name": "webhook", "env": [
         {"name": "CORAL_AUTHORITY_VALIDITY", "$patch": "delete"},
         {"name": "CORAL_CERTIFICATE_VALIDITY", "$patch": "delete"},
@@ -426,7 +427,6 @@ async fn certificates_roll_over_while_admissions_go_on() {
         .await
         .unwrap();
     webhook_is_up(&scene).await;
-    load.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! What the command says about itself.
 
-use crate::support::Home;
+use serde_json::json;
+
+use crate::support::{Home, fake_api::FakeApi};
 
 #[test]
 fn help_shows_the_verbs_and_the_exit_codes() {
@@ -26,7 +28,7 @@ fn help_shows_the_verbs_and_the_exit_codes() {
       resume        Let suspended Prefetches go on
       delete        Delete Prefetches, and with --remove-images their images on the nodes
       allow-secret  Let Coral's agents read a pull secret
-      version       Print the version of this command
+      version       Print the versions of this command and of the Coral in the cluster
       completion    Print a script that completes `kubectl-coral` in a shell
       help          Print this message or the help of the given subcommand(s)
 
@@ -66,7 +68,8 @@ fn help_shows_the_verbs_and_the_exit_codes() {
       1    an error; the message says what
       2    a wrong command line; nothing was sent to the cluster
       3    --wait: images failed, and nothing will change without help
-      4    --wait: the time was up before every image was there
+      4    the time was up before every image was there (--wait), or before everything ran or was gone
+      (install, upgrade, uninstall)
       130  --wait: interrupted by Ctrl-C; the Prefetch stays
     ");
 }
@@ -343,4 +346,40 @@ fn completion_scripts_know_the_verbs() {
         assert_eq!(outcome.code, Some(0), "{shell}");
         assert!(outcome.stdout.contains("prefetch"), "{shell}");
     }
+}
+
+#[test]
+fn version_of_the_cluster_is_told_with_the_difference() {
+    let api = FakeApi::start();
+    let binding = json!({"subjects": [{"namespace": "coral-system"}]});
+    api.put_at(
+        "apis/rbac.authorization.k8s.io/v1/clusterrolebindings/coral-agent",
+        binding,
+    );
+    let labels = json!({"app.kubernetes.io/part-of": "coral", "app.kubernetes.io/version": "v0.0.1"});
+    let containers = json!([{"name": "agent", "image": "registry.example/coral:v0.0.1"}]);
+    let agent = json!({"metadata": {"labels": labels}, "spec": {"template": {"spec": {"containers": containers}}}});
+    api.put_at("apis/apps/v1/namespaces/coral-system/daemonsets/coral-agent", agent);
+    let home = Home::with_server(&api.url);
+    let outcome = home.run(&["version"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let client = concat!("v", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        outcome.stdout,
+        format!("Client Version: {client}\nServer Version: v0.0.1\n")
+    );
+    assert!(
+        outcome.stderr.starts_with("warning: the cluster has Coral v0.0.1"),
+        "{}",
+        outcome.stderr
+    );
+    let json: serde_json::Value = serde_json::from_str(&home.run(&["version", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["serverVersion"]["images"][0], "registry.example/coral:v0.0.1");
+
+    let away = Home::empty().run(&["version"]);
+    assert_eq!(
+        (away.code, away.stdout),
+        (Some(1), format!("Client Version: {client}\n"))
+    );
+    assert!(away.stderr.contains("failed to find a kubeconfig"), "{}", away.stderr);
 }

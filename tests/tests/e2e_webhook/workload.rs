@@ -70,7 +70,7 @@ pub(crate) async fn webhook_is_up(scene: &Scene) {
         "deployment/coral-webhook",
         "--namespace",
         "coral-system",
-        "--timeout=120s",
+        "--timeout=300s",
     ];
     kubectl(scene, &arguments).succeeded();
     let pod: Pod = serde_json::from_value(json!({

@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use json_patch::{AddOperation, PatchOperation, ReplaceOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
@@ -96,10 +97,7 @@ impl Keeper {
         loop {
             let sleep = tokio::time::sleep(Duration::try_from(pause).unwrap_or_default());
             tokio::select! {
-                Some(event) = events.next() => match event {
-                    Event::Secret(secret) => self.secret = secret.map(|secret| *secret),
-                    Event::Configuration(configuration) => self.configuration = configuration.map(|configuration| *configuration),
-                },
+                Some(event) = events.next() => self.take(event),
                 () = sleep => {}
             }
             pause = match self.act().await {
@@ -117,6 +115,18 @@ impl Keeper {
                     FAILURE_PAUSE
                 }
             };
+        }
+    }
+
+    /// Takes in what a watch says, unless the answer to a write of our own has told of something newer.
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Secret(Some(secret))
+                if is_older(&secret.metadata, self.secret.as_ref().map(|known| &known.metadata)) => {}
+            Event::Secret(secret) => self.secret = secret.map(|secret| *secret),
+            Event::Configuration(Some(seen))
+                if is_older(&seen.metadata, self.configuration.as_ref().map(|known| &known.metadata)) => {}
+            Event::Configuration(seen) => self.configuration = seen.map(|seen| *seen),
         }
     }
 
@@ -234,6 +244,13 @@ impl Keeper {
     }
 }
 
+/// Versions of one object grow. Where they are no numbers, the watch is right.
+fn is_older(seen: &ObjectMeta, known: Option<&ObjectMeta>) -> bool {
+    let version = |metadata: &ObjectMeta| metadata.resource_version.as_ref()?.parse::<u64>().ok();
+    let known = known.and_then(version);
+    matches!((version(seen), known), (Some(seen), Some(known)) if seen < known)
+}
+
 async fn within_time<T>(what: &'static str, write: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(TIMEOUT, write).await {
         Ok(result) => result.map_err(|source| Error::Write { what, source }),
@@ -272,4 +289,31 @@ where
             std::future::ready(change)
         })
         .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_watch_tells_late_is_known_to_be_old() {
+        let of = |version: &str| ObjectMeta {
+            resource_version: (!version.is_empty()).then(|| version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        for (seen, known, expected) in [
+            ("9", Some("10"), true),
+            ("10", Some("10"), false),
+            ("11", Some("10"), false),
+            ("9", None, false),
+            ("9", Some("x"), false),
+            ("", Some("10"), false),
+        ] {
+            assert_eq!(
+                is_older(&of(seen), known.map(of).as_ref()),
+                expected,
+                "{seen} after {known:?}"
+            );
+        }
+    }
 }

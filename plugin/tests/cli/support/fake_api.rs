@@ -13,7 +13,12 @@ use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/image.stvz.io/v1alpha1";
 /// Groups of Kubernetes itself that commands ask.
-const OTHER_GROUPS: [&str; 3] = ["/api/v1/", "/apis/apps/v1/", "/apis/batch/v1/"];
+const OTHER_GROUPS: [&str; 4] = [
+    "/api/v1/",
+    "/apis/apps/v1/",
+    "/apis/batch/v1/",
+    "/apis/rbac.authorization.k8s.io/v1/",
+];
 /// Ends of the paths that are lists.
 const COLLECTIONS: [&str; 12] = [
     "prefetches",
@@ -402,7 +407,7 @@ fn matching<'a>(
             let label = query
                 .split('&')
                 .find_map(|part| part.strip_prefix("labelSelector=")?.split_once("%3D"));
-            label.is_none_or(|(key, value)| object["metadata"]["labels"][key] == value)
+            label.is_none_or(|(key, value)| object["metadata"]["labels"][key.replace("%2F", "/").as_str()] == value)
         })
 }
 
