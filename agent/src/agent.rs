@@ -33,8 +33,9 @@ use crate::{
     space::{Need, Reserve},
 };
 
-/// How often the agent looks at what the runtime holds.
-const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// How often the agent looks at what the runtime holds. With the two seconds for which a status may be held back, what vanishes is told
+/// within ten.
+const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(8);
 /// How often it looks while the runtime does not answer.
 const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// How long a stop waits for the last status write.

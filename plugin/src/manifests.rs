@@ -259,7 +259,7 @@ mod tests {
             .arg(folder)
             .stderr(Stdio::inherit())
             .output()
-            .expect("this test needs kubectl on the PATH");
+            .expect("this test needs kubectl on the PATH; `cargo xtask test unit` sees to it");
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
         let mut kustomized: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();

@@ -19,7 +19,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use solo::{PATIENCE, Solo, agent, open_files};
 
-/// The agent looks every 10 s, and what it sees is written at once or 2 s after the last write.
+/// The agent looks every 8 s, and what it sees is written at once or 2 s after the last write; two more for a
+/// machine that has other things to do.
 const NOTICED: Duration = Duration::from_secs(12);
 /// Slow enough to watch a pull, and to break it.
 const BYTES_PER_SECOND: u64 = 1_000_000;

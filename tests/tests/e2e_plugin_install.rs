@@ -44,7 +44,10 @@ impl Ran {
 fn coral(cluster: &Cluster, arguments: &[&str]) -> Ran {
     let tests = env::current_exe().unwrap();
     let plugin = tests.ancestors().nth(2).unwrap().to_owned();
-    assert!(plugin.join("kubectl-coral").exists(), "cargo build --package kubectl-coral");
+    assert!(
+        plugin.join("kubectl-coral").exists(),
+        "cargo build --package kubectl-coral"
+    );
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = [plugin].into_iter().chain(env::split_paths(&path)).collect();
     let output = Command::new(cluster.tools().control_plane("kubectl"))
@@ -72,7 +75,12 @@ async fn cluster(dir: &Path) -> (Cluster, String) {
     .unwrap();
     let image = format!("{}/coral:dev", cluster.registry());
     let copied = Command::new(cluster.tools().node("crane"))
-        .args(["copy", "--insecure", &format!("{}/coral:dev", shared.registry()), &image])
+        .args([
+            "copy",
+            "--insecure",
+            &format!("{}/coral:dev", shared.registry()),
+            &image,
+        ])
         .output()
         .unwrap();
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
@@ -91,9 +99,16 @@ async fn a_newcomers_path_ends_with_nothing_left() {
         let app = images::tiny(&cluster.open_registry(), "team/app", namespace, 100_000, namespace)
             .unwrap()
             .reference;
-        coral(&cluster, &["prefetch", &app, "--name", "web", "--wait", "--timeout", "90s"]).succeeded();
+        coral(
+            &cluster,
+            &["prefetch", &app, "--name", "web", "--wait", "--timeout", "90s"],
+        )
+        .succeeded();
         let shown = coral(&cluster, &["images", "--node", "node-1"]).succeeded();
-        assert!(shown.stdout.contains("team/app") && shown.stdout.contains("default/web"), "{shown:?}");
+        assert!(
+            shown.stdout.contains("team/app") && shown.stdout.contains("default/web"),
+            "{shown:?}"
+        );
         coral(&cluster, &["allow-secret", "regcred"]).succeeded();
         let roles: Api<RoleBinding> = Api::namespaced(cluster.client(), "default");
         let binding = roles.get("coral-agent-regcred").await.unwrap();
@@ -114,7 +129,10 @@ async fn a_newcomers_path_ends_with_nothing_left() {
         nothing_is_left(&cluster, namespace).await;
         assert!(cluster.node("node-1").unwrap().has_image(&app).unwrap());
         let again = coral(&cluster, &["uninstall", "--yes"]).succeeded();
-        assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("", "nothing of Coral is in this cluster\n"));
+        assert_eq!(
+            (again.stdout.as_str(), again.stderr.as_str()),
+            ("", "nothing of Coral is in this cluster\n")
+        );
     }
     cluster.down().await.unwrap();
 }
@@ -124,17 +142,33 @@ fn installed(cluster: &Cluster, image: &str, namespace: &str) {
     let dry = coral(cluster, &[&arguments[..], &["--dry-run=server"]].concat()).succeeded();
     assert!(dry.stdout.contains("(server dry run)"), "{}", dry.stdout);
     let first = coral(cluster, &arguments).succeeded();
-    assert!(first.stdout.lines().all(|line| line.ends_with(" created")), "{}", first.stdout);
+    assert!(
+        first.stdout.lines().all(|line| line.ends_with(" created")),
+        "{}",
+        first.stdout
+    );
     let runs = format!("runs in namespace {namespace}: coral-controller with");
     assert!(first.stderr.contains(&runs), "{}", first.stderr);
     assert!(first.stderr.contains("coral-agent on 2 nodes"), "{}", first.stderr);
     let second = coral(cluster, &arguments).succeeded();
-    assert!(second.stdout.lines().all(|line| line.ends_with(" unchanged")), "{}", second.stdout);
+    assert!(
+        second.stdout.lines().all(|line| line.ends_with(" unchanged")),
+        "{}",
+        second.stdout
+    );
     let other = coral(cluster, &["install", "--image", image, "--namespace", "elsewhere"]);
     assert_eq!(other.code, Some(1), "{other:#?}");
-    assert!(other.stderr.contains(&format!("is installed in namespace {namespace}")), "{}", other.stderr);
+    assert!(
+        other.stderr.contains(&format!("is installed in namespace {namespace}")),
+        "{}",
+        other.stderr
+    );
     let upgraded = coral(cluster, &["upgrade", "--image", image, "--set-agent-memory", "96Mi"]).succeeded();
-    assert!(upgraded.stdout.contains("daemonset.apps/coral-agent configured"), "{}", upgraded.stdout);
+    assert!(
+        upgraded.stdout.contains("daemonset.apps/coral-agent configured"),
+        "{}",
+        upgraded.stdout
+    );
 }
 
 /// All that Coral puts into a cluster is gone, and what is not Coral's is there.
@@ -142,7 +176,10 @@ async fn nothing_is_left(cluster: &Cluster, namespace: &str) {
     let client = cluster.client();
     let namespaces = Api::<Namespace>::all(client.clone());
     assert!(namespaces.get_opt(namespace).await.unwrap().is_none());
-    assert_eq!(names::<CustomResourceDefinition>(cluster, |name| name.ends_with(keys::GROUP)).await, [""; 0]);
+    assert_eq!(
+        names::<CustomResourceDefinition>(cluster, |name| name.ends_with(keys::GROUP)).await,
+        [""; 0]
+    );
     let is_corals = |name: &str| name.starts_with("coral");
     assert_eq!(names::<ClusterRole>(cluster, is_corals).await, [""; 0]);
     assert_eq!(names::<ClusterRoleBinding>(cluster, is_corals).await, [""; 0]);
@@ -159,7 +196,11 @@ async fn nothing_is_left(cluster: &Cluster, namespace: &str) {
         assert!(ours.is_empty(), "{ours:?}");
         let taints = node.spec.clone().unwrap_or_default().taints.unwrap_or_default();
         let taints: Vec<&str> = taints.iter().map(|taint| taint.key.as_str()).collect();
-        let expected: &[&str] = if node.name_any() == "node-2" { &["example.org/other"] } else { &[] };
+        let expected: &[&str] = if node.name_any() == "node-2" {
+            &["example.org/other"]
+        } else {
+            &[]
+        };
         assert_eq!(taints, expected);
     }
 }
@@ -168,7 +209,10 @@ async fn names<K>(cluster: &Cluster, is_meant: impl Fn(&str) -> bool) -> Vec<Str
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let objects = Api::<K>::all(cluster.client()).list(&ListParams::default()).await.unwrap();
+    let objects = Api::<K>::all(cluster.client())
+        .list(&ListParams::default())
+        .await
+        .unwrap();
     let names = objects.items.iter().map(kube::ResourceExt::name_any);
     names.filter(|name| is_meant(name)).collect()
 }

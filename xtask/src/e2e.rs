@@ -22,6 +22,7 @@ const SHARED: &[&str] = &[
     "e2e_errors",
     "e2e_gate",
     "e2e_plugin",
+    "e2e_plugin_install",
     "e2e_prefetch",
     "e2e_runtime",
     "e2e_webhook",

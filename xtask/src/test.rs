@@ -1,13 +1,14 @@
 //! `cargo xtask test`: everything that must hold before a change lands, cheapest first.
 
 use std::{
-    path::Path,
+    env,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use coral_tests::cluster::prerequisites;
+use coral_tests::cluster::{prerequisites, tools::Tools};
 
 use crate::{
     cluster::{Lines, or_signal},
@@ -125,7 +126,21 @@ async fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
         }
         Step::Generate => is_generated(root),
         // The feature that switches the end-to-end tests on is off here; they are a step of their own.
-        Step::Unit => cargo(root, &["test", "--locked", "--workspace"], &[]).await,
+        Step::Unit => {
+            // What the plugin makes of the manifests is compared with what kubectl makes of them.
+            let kubectl = Tools::build(&Lines).await?.control_plane("kubectl");
+            let path = env::var_os("PATH").unwrap_or_default();
+            let path = env::join_paths(
+                kubectl
+                    .parent()
+                    .map(PathBuf::from)
+                    .into_iter()
+                    .chain(env::split_paths(&path)),
+            )
+            .context("PATH cannot be extended")?;
+            let path = path.to_str().context("PATH is not in UTF-8")?;
+            cargo(root, &["test", "--locked", "--workspace"], &[("PATH", path)]).await
+        }
         Step::E2e => e2e::run(root).await,
     }
 }

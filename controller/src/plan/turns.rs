@@ -41,7 +41,11 @@ enum Turn {
     /// The turn is over, but a pull that was begun goes on; until the agent has answered, one may have begun that it has not told of.
     Finishing { since: Timestamp, progress: Progress },
     /// The turn was taken away, because the agent was silent or made no progress.
-    Lost { since: Timestamp, was_silent: bool },
+    Lost {
+        since: Timestamp,
+        was_silent: bool,
+        progress: Progress,
+    },
 }
 
 /// What came of giving turns.
@@ -191,7 +195,11 @@ impl<'a, 'b> Desk<'a, 'b> {
                     Turn::Held(turn)
                 }
                 Some(Outcome::IsStopped(progress)) => Turn::Finishing { since: now, progress },
-                Some(Outcome::IsLost { was_silent }) => Turn::Lost { since: now, was_silent },
+                Some(Outcome::IsLost { was_silent, progress }) => Turn::Lost {
+                    since: now,
+                    was_silent,
+                    progress,
+                },
             };
             self.turns.insert(node.name.to_owned(), turn);
         }
@@ -232,7 +240,21 @@ impl<'a, 'b> Desk<'a, 'b> {
     fn weigh(&self, turn: Option<Turn>, needs: &Needs, node: &NodeView<'_>, now: Timestamp) -> (Option<Turn>, bool) {
         match turn {
             Some(Turn::Held(_)) => (turn, true),
-            Some(Turn::Lost { .. }) => (turn, needs.is_released),
+            Some(Turn::Lost {
+                since,
+                was_silent,
+                progress,
+            }) => {
+                // It may have begun a pull after all, before it learnt that its turn is over.
+                let progress = Progress::of(Some(&progress), None, self.wish, node, now);
+                let is_busy = needs.is_released || (needs.is_being_pulled && !progress.has_stopped(now));
+                let turn = Turn::Lost {
+                    since,
+                    was_silent,
+                    progress,
+                };
+                (Some(turn), is_busy)
+            }
             _ if needs.is_released => (turn, true),
             None if !needs.is_being_pulled => (None, false),
             finishing => {
@@ -265,7 +287,7 @@ impl<'a, 'b> Desk<'a, 'b> {
             return;
         }
         let candidate = |since| Candidate { place, since, is_busy };
-        if let Some(Turn::Lost { since, was_silent }) = turn {
+        if let Some(Turn::Lost { since, was_silent, .. }) = turn {
             // An agent that has been silent has to answer first. One that answers, but got nothing done, is left alone for a while.
             let is_over = *was_silent || *since + LOST_PAUSE <= now;
             if node.is_acknowledged && is_over && needs.could_begin() {

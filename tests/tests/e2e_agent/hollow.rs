@@ -38,7 +38,7 @@ use crate::{
 
 /// How long anything may take that is only a matter of work.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
-/// The agent looks every 10 s; this is time enough to see what a look shows.
+/// The agent looks every 8 s; this is time enough to see what a look shows.
 pub(crate) const A_LOOK: Duration = Duration::from_secs(15);
 
 /// A node with a NodeImages object, a runtime and an agent.

@@ -56,7 +56,7 @@ pub(crate) async fn an_image_goes_when_it_is_to_go_also_under_pressure(site: Sit
     }
 }
 
-/// The agent looks only every 10 s, and somebody else's pull in between must not be overlooked.
+/// The agent looks only every 8 s, and somebody else's pull in between must not be overlooked.
 pub(crate) async fn nothing_is_called_gone_before_a_fresh_look(site: Site) {
     let node = Hollow::new(&site, "fresh-look", Flavour::Containerd);
     let node = node.started(2, &[image("a")]).await;

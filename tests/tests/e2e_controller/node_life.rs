@@ -216,7 +216,7 @@ pub(crate) async fn a_node_that_is_not_ready_does_not_count(ground: Ground) {
 /// Nobody knows what is on a node whose agent says nothing and whose kubelet does not either.
 pub(crate) async fn the_labels_of_a_silent_node_go_and_come_back(ground: Ground) {
     /// How long both must have been silent.
-    const SILENCE: Duration = Duration::from_secs(60);
+    const SILENCE: Duration = Duration::from_mins(1);
     let images = images("silent", 2);
     let mut fleet = ground.fleet("silent", 1, |_| HollowOptions::new(&everything())).await;
     let spec = json!({"images": images, "nodeSelector": fleet.selector()});

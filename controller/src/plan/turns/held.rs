@@ -35,6 +35,7 @@ pub(super) enum Outcome {
     /// The node makes no progress.
     IsLost {
         was_silent: bool,
+        progress: Progress,
     },
 }
 
@@ -125,9 +126,15 @@ impl HeldTurn {
         } else if !node.can_pull() || wish.is_at_rest() {
             Outcome::IsStopped(progress)
         } else if progress.has_stopped(now) {
-            Outcome::IsLost { was_silent: false }
+            Outcome::IsLost {
+                was_silent: false,
+                progress,
+            }
         } else if progress.is_silent(now) {
-            Outcome::IsLost { was_silent: true }
+            Outcome::IsLost {
+                was_silent: true,
+                progress,
+            }
         } else {
             Outcome::GoesOn(Self { progress, ..self })
         }
@@ -176,7 +183,8 @@ impl Progress {
         let mut mark = Mark::default();
         let mut timeout = wish.timeout;
         let mut is_told = false;
-        for cell in cells(wish, node) {
+        // The whole node: one that is busy with the images of another Prefetch is not idle.
+        for cell in node.cells().iter().filter(|cell| !cell.askers.is_empty()) {
             let is_missing = cell.standing() != Standing::There;
             let is_too_old = refresh.is_some_and(|time| cell.is_older_than(time));
             if !is_missing && !is_too_old && !cell.is_being_refreshed() {
