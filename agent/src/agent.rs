@@ -1,4 +1,4 @@
-//! The loop: takes in what happens, does what [`plan`] decides and writes what [`report`](crate::report) says.
+//! The loop: takes in what happens, does what [`plan()`] decides and writes what [`report`] says.
 
 mod tasks;
 

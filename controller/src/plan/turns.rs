@@ -5,7 +5,7 @@
 //! image is there or has failed; the entries that failed are held back then, so that the slow attempts that follow, too, are made
 //! within the budgets. Priority decides which Prefetch gives its turns first; it takes none away.
 //!
-//! Which turns were given stands in the objects of the nodes. The [`Memory`] only adds since when a node has made no progress,
+//! Which turns were given stands in the objects of the nodes. The [`Memory`](super::Memory) only adds since when a node has made no progress,
 //! and which attempts a turn was given for; without it, turns are read from the objects and their time begins anew.
 
 mod held;
@@ -66,8 +66,8 @@ struct Desk<'a, 'b> {
     budget: usize,
     /// Nodes that count against the budget.
     busy: usize,
-    /// Those of them that hold a turn of this Prefetch. The others pull its images by the turn of another one.
-    holding: usize,
+    /// Those of them that do not only pull what another Prefetch has given them a turn for.
+    own: usize,
     turns: BTreeMap<String, Turn>,
     /// Nodes that lack images which have not been tried, and have not lost a turn.
     fresh: Vec<Candidate>,
@@ -80,8 +80,18 @@ struct Candidate {
     place: usize,
     /// Since when it could.
     since: Timestamp,
-    /// Whether it counts against the budget as it is.
-    is_busy: bool,
+    /// How it counts against the budget as it is.
+    load: Load,
+}
+
+/// How a node counts against the budget of a Prefetch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Load {
+    Nothing,
+    /// It pulls what another Prefetch has given it a turn for, and nothing else of this one.
+    ByAnother,
+    /// It has a turn of this Prefetch, or had one and is not known to have stopped.
+    Own,
 }
 
 /// Gives the turns of every Prefetch to its nodes and notes on the nodes which images may be pulled. `selected` has, for each Prefetch, the
@@ -159,7 +169,7 @@ impl<'a, 'b> Desk<'a, 'b> {
             selected,
             budget: wish.parallelism(eligible),
             busy: 0,
-            holding: 0,
+            own: 0,
             turns: BTreeMap::new(),
             fresh: Vec::new(),
             later: Vec::new(),
@@ -215,16 +225,12 @@ impl<'a, 'b> Desk<'a, 'b> {
                 continue;
             }
             let turn = self.turns.remove(node.name);
-            let (turn, is_busy) = self.weigh(turn, &needs, node, now);
-            if is_busy {
-                self.busy += 1;
-                is_pulling[place] = true;
-            }
-            let is_held = matches!(turn, Some(Turn::Held(_)));
-            if is_held {
-                self.holding += 1;
-            } else {
-                self.gather(place, node, turn.as_ref(), &needs, is_busy, now);
+            let (turn, load) = self.weigh(turn, &needs, node, now);
+            self.busy += usize::from(load != Load::Nothing);
+            self.own += usize::from(load == Load::Own);
+            is_pulling[place] |= load != Load::Nothing;
+            if !matches!(turn, Some(Turn::Held(_))) {
+                self.gather(place, node, turn.as_ref(), &needs, load, now);
             }
             if let Some(turn) = turn {
                 self.turns.insert(node.name.to_owned(), turn);
@@ -236,10 +242,15 @@ impl<'a, 'b> Desk<'a, 'b> {
         self.later.sort_by_key(|candidate| candidate.since);
     }
 
-    /// What is to be remembered of a node, and whether it counts against the budget.
-    fn weigh(&self, turn: Option<Turn>, needs: &Needs, node: &NodeView<'_>, now: Timestamp) -> (Option<Turn>, bool) {
+    /// What is to be remembered of a node, and how it counts against the budget.
+    fn weigh(&self, turn: Option<Turn>, needs: &Needs, node: &NodeView<'_>, now: Timestamp) -> (Option<Turn>, Load) {
+        let by_another = if needs.is_released {
+            Load::ByAnother
+        } else {
+            Load::Nothing
+        };
         match turn {
-            Some(Turn::Held(_)) => (turn, true),
+            Some(Turn::Held(_)) => (turn, Load::Own),
             Some(Turn::Lost {
                 since,
                 was_silent,
@@ -247,16 +258,16 @@ impl<'a, 'b> Desk<'a, 'b> {
             }) => {
                 // It may have begun a pull after all, before it learnt that its turn is over.
                 let progress = Progress::of(Some(&progress), None, self.wish, node, now);
-                let is_busy = needs.is_released || (needs.is_being_pulled && !progress.has_stopped(now));
+                let is_own = needs.is_left_over || (needs.is_being_pulled && !progress.has_stopped(now));
                 let turn = Turn::Lost {
                     since,
                     was_silent,
                     progress,
                 };
-                (Some(turn), is_busy)
+                (Some(turn), if is_own { Load::Own } else { by_another })
             }
-            _ if needs.is_released => (turn, true),
-            None if !needs.is_being_pulled => (None, false),
+            None if needs.is_left_over => (None, Load::Own),
+            None if !needs.is_being_pulled => (None, by_another),
             finishing => {
                 let (since, before) = match finishing {
                     Some(Turn::Finishing { since, progress }) => (since, Some(progress)),
@@ -266,9 +277,12 @@ impl<'a, 'b> Desk<'a, 'b> {
                 let is_moving = needs.is_being_pulled && !progress.has_stopped(now);
                 let has_not_answered =
                     before.is_some() && !node.is_acknowledged && now.duration_since(since) < held::SILENCE;
-                let is_busy = is_moving || has_not_answered;
+                let is_own = needs.is_left_over || is_moving || has_not_answered;
                 let turn = Turn::Finishing { since, progress };
-                ((is_busy || needs.is_being_pulled).then_some(turn), is_busy)
+                (
+                    (is_own || needs.is_being_pulled).then_some(turn),
+                    if is_own { Load::Own } else { by_another },
+                )
             }
         }
     }
@@ -280,13 +294,13 @@ impl<'a, 'b> Desk<'a, 'b> {
         node: &NodeView<'_>,
         turn: Option<&Turn>,
         needs: &Needs,
-        is_busy: bool,
+        load: Load,
         now: Timestamp,
     ) {
         if !node.can_pull() || self.wish.is_at_rest() {
             return;
         }
-        let candidate = |since| Candidate { place, since, is_busy };
+        let candidate = |since| Candidate { place, since, load };
         if let Some(Turn::Lost { since, was_silent, .. }) = turn {
             // An agent that has been silent has to answer first. One that answers, but got nothing done, is left alone for a while.
             let is_over = *was_silent || *since + LOST_PAUSE <= now;
@@ -312,14 +326,18 @@ impl<'a, 'b> Desk<'a, 'b> {
         let mut waiting = Vec::new();
         for candidate in candidates {
             let place = candidate.place;
-            let used = if candidate.is_busy { self.holding } else { self.busy };
-            let fits = used < self.budget;
-            if !fits || !(cluster.is_pulling[place] || cluster.left > 0) {
+            let used = match candidate.load {
+                Load::Nothing => self.busy,
+                Load::ByAnother => self.own,
+                // It counts as it is.
+                Load::Own => self.own - 1,
+            };
+            if used >= self.budget || !(cluster.is_pulling[place] || cluster.left > 0) {
                 waiting.push(candidate);
                 continue;
             }
-            self.holding += 1;
-            self.busy += usize::from(!candidate.is_busy);
+            self.busy += usize::from(candidate.load == Load::Nothing);
+            self.own += usize::from(candidate.load != Load::Own);
             if !cluster.is_pulling[place] {
                 cluster.is_pulling[place] = true;
                 cluster.left -= 1;
@@ -340,10 +358,11 @@ struct Needs {
     untried: usize,
     /// Since when an image that failed could be tried again, or one that is there be refreshed.
     due: Option<Timestamp>,
-    /// Whether the node may pull an image: it has a turn for it, of this Prefetch or another one, or the object still says that it has
-    /// one. What is taken back counts until it is written that it is.
+    /// Whether the node has a turn for an image that it lacks, of this Prefetch or another one.
     is_released: bool,
-    /// Whether the runtime is at work on an image.
+    /// Whether the node may still take it that it has one. What is taken back counts until it is written that it is.
+    is_left_over: bool,
+    /// Whether the runtime is at work on an image that the node has no turn for.
     is_being_pulled: bool,
 }
 
@@ -355,32 +374,34 @@ impl Needs {
             let Some(cell) = node.cell(image.number).filter(|cell| !cell.askers.is_empty()) else {
                 continue;
             };
-            needs.is_being_pulled |= cell.is_being_pulled();
-            match cell.standing() {
+            let is_released = cell.is_released || cell.refresh.is_some();
+            needs.is_being_pulled |= cell.is_being_pulled() && !is_released;
+            let is_asked = match cell.standing() {
                 Standing::There => {
+                    let target = *target.get_or_insert_with(|| wish.refresh_after(node.name, now));
                     let asked = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
                     let is_asked = asked.is_some_and(|time| cell.is_older_than(time.0));
-                    needs.is_released |= is_asked || cell.refresh.is_some();
-                    let target = *target.get_or_insert_with(|| wish.refresh_after(node.name, now));
                     if let Some(target) = target.filter(|target| cell.is_older_than(*target)) {
                         needs.note_due(target, is_asked);
                     }
+                    is_asked
                 }
                 Standing::Failed => {
-                    needs.is_released |= cell.is_released;
                     let (_, next_attempt) = cell.failure();
                     let since = next_attempt.unwrap_or(Timestamp::UNIX_EPOCH);
+                    let is_asked = since <= now && cell.is_asked(DesiredState::Present);
                     if since <= now {
-                        let is_asked = cell.is_asked(DesiredState::Present);
                         needs.note_due(since, is_asked);
-                        needs.is_released |= is_asked;
                     }
+                    is_asked
                 }
                 Standing::Pulling | Standing::Missing => {
-                    needs.is_released |= cell.is_released || cell.is_asked(DesiredState::Present);
                     needs.untried += 1;
+                    cell.is_asked(DesiredState::Present)
                 }
-            }
+            };
+            needs.is_released |= is_released;
+            needs.is_left_over |= is_asked && !is_released;
         }
         needs
     }
@@ -398,6 +419,6 @@ impl Needs {
     }
 
     const fn is_nothing(&self) -> bool {
-        !self.could_begin() && !self.is_released && !self.is_being_pulled
+        !self.could_begin() && !self.is_released && !self.is_left_over && !self.is_being_pulled
     }
 }

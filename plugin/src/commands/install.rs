@@ -82,7 +82,7 @@ struct ManifestArgs {
     #[arg(long = "set-node-selector", value_name = "KEY=VALUE", value_parser = settings::parse_label)]
     node_selector: Vec<(String, String)>,
 
-    /// Taint that the controller and the webhook tolerate (agents tolerate all), KEY[=VALUE][:EFFECT]; may be repeated
+    /// Taint that the controller and the webhook tolerate (agents tolerate all), `KEY[=VALUE][:EFFECT]`; may be repeated
     #[arg(long = "set-toleration", value_name = "TAINT", value_parser = settings::parse_toleration)]
     tolerations: Vec<Toleration>,
 

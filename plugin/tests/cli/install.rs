@@ -117,7 +117,7 @@ fn help_of_the_three_has_examples() {
 
           --set-toleration <TAINT>
               Taint that the controller and the webhook tolerate (agents tolerate all),
-              KEY[=VALUE][:EFFECT]; may be repeated
+              `KEY[=VALUE][:EFFECT]`; may be repeated
 
           --set-runtime-endpoint <ENDPOINT>
               Socket of the container runtime on the nodes, a URL such as `unix:///run/x/x.sock`

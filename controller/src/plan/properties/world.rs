@@ -336,10 +336,13 @@ impl World {
                 .iter()
                 .any(|entry| entry.state == DesiredState::Absent)
         };
-        self.machines
-            .iter()
-            .all(|(name, machine)| has_all(name, machine) && is_idle(machine))
-            && !self.objects.values().any(is_removing)
+        let is_told = |name: &String, machine: &Machine| {
+            let object = self.objects.get(name);
+            object.is_none_or(|object| object.status.as_ref() == Some(&machine.status(object)))
+        };
+        let is_done =
+            |name: &String, machine: &Machine| has_all(name, machine) && is_idle(machine) && is_told(name, machine);
+        self.machines.iter().all(|(name, machine)| is_done(name, machine)) && !self.objects.values().any(is_removing)
     }
 
     /// Checks objects, labels and statuses of a world at rest against what is on the disks.

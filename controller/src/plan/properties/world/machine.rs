@@ -160,7 +160,8 @@ impl Machine {
         }
     }
 
-    fn status(&self, object: &NodeImages) -> NodeImagesStatus {
+    /// What the agent would say now.
+    pub(super) fn status(&self, object: &NodeImages) -> NodeImagesStatus {
         let images = object.spec.images.iter().map(|entry| {
             let image = &entry.image;
             let attempts = self.memory.get(image);
