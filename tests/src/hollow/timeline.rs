@@ -77,8 +77,12 @@ impl Timeline {
         // Ends before beginnings: `false` is less than `true`.
         let mut changes: Vec<(Instant, bool, &str)> = Vec::new();
         for Pull { node, attempt } in &self.pulls {
-            changes.push((attempt.began, true, node));
-            changes.extend(attempt.ended.map(|(ended, _)| (ended, false, node.as_str())));
+            let ended = attempt.ended.map(|(ended, _)| ended);
+            // What took no time was at the same time as nothing.
+            if ended != Some(attempt.began) {
+                changes.push((attempt.began, true, node));
+                changes.extend(ended.map(|ended| (ended, false, node.as_str())));
+            }
         }
         changes.sort_unstable();
         let mut running: BTreeMap<&str, usize> = BTreeMap::new();

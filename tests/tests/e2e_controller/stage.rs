@@ -49,6 +49,10 @@ impl Stage {
             let mut ground = set.ground();
             {
                 let mut shared = set.shared.lock().await;
+                if shared.is_none() {
+                    // A case that was alone may have been the last, and wanted its images on all nodes.
+                    ground.clear().await.unwrap();
+                }
                 let shared = shared.get_or_insert_with(|| Running::start(&ground, Options::default()));
                 ground.shared = shared.tally.clone();
             }
