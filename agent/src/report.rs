@@ -132,8 +132,8 @@ fn pinning(situation: &Situation, previous: &[Condition], now: Timestamp) -> Opt
 fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     let held = situation.held(wanted);
     let pulls = situation.pulls(wanted).cloned().unwrap_or_default();
-    // An image whose turn has not come has no next attempt, however its last one ended.
-    let next_attempt = pulls.next_attempt.filter(|_| wanted.entry.state != DesiredState::Held);
+    // Also of an image whose turn has not come: whoever gives the turns goes by it.
+    let next_attempt = pulls.next_attempt;
     let attempts = i32::try_from(pulls.failed_attempts).unwrap_or(i32::MAX);
     let failure = match (&wanted.reference, held) {
         (Err(message), _) => Some(ImageFailure {

@@ -295,7 +295,7 @@ pub struct ImageFailure {
     pub message: String,
     /// Attempts so far.
     pub attempts: i32,
-    /// When the next attempt begins; absent when there will be none.
+    /// When the next attempt begins or, where the image waits for its turn, may begin; absent when there will be none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
 }

@@ -81,7 +81,9 @@ fn an_image_that_lost_its_turn_tells_why() {
     assert_eq!(image.state, ImageState::Failed);
     let failure = image.failure.unwrap();
     assert_eq!((failure.reason, failure.attempts), (FailureReason::NotFound, 1));
-    assert_eq!(failure.next_attempt_time, None);
+    // From then on it may be tried again, and whoever gives the turns has to know.
+    let next = failure.next_attempt_time.unwrap().0;
+    assert!(next > NOW && next < NOW + 2.seconds(), "{next}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use coral_controller::Options;
 use coral_tests::{
     cri::{Catalogue, Flavour},
     hollow::HollowOptions,
+    wait::{Look, eventually},
 };
 use serde_json::json;
 
@@ -87,7 +88,32 @@ pub(crate) async fn a_tenth_of_the_nodes_fails_and_the_status_is_true(ground: Gr
         let told = usize::try_from(failure.attempts).unwrap();
         assert!((2..=attempts).contains(&told), "{attempts} attempts: {failure:?}");
     }
-    // Nodes that fail do not go on beside the budget.
+    // Nodes that fail do not go on beside the budget, and their attempts grow apart also when turns are given anew for each.
+    let of_those_that_fail = || {
+        let failing = (0..NODES).filter(|number| fails(*number));
+        failing.flat_map(|number| {
+            let node = fleet.node(number);
+            lacking.iter().map(move |image| node.runtime().attempts_at(image))
+        })
+    };
+    eventually("every node to have tried again twice", PATIENCE, async || {
+        let fewest = of_those_that_fail().map(|attempts| attempts.len()).min();
+        Ok(if fewest >= Some(4) {
+            Look::Done(())
+        } else {
+            Look::NotYet(fewest)
+        })
+    })
+    .await
+    .unwrap();
+    for attempts in of_those_that_fail() {
+        for (before, pair) in attempts.windows(2).enumerate() {
+            let pause = pair[1].began - pair[0].ended.unwrap().0;
+            // 1, 2, 4, … seconds, a quarter less at most. When a turn may be given is known to the second.
+            let least = (Duration::from_millis(700) * (1 << before)).saturating_sub(Duration::from_secs(1));
+            assert!(pause >= least, "{pause:?} before attempt {}", before + 2);
+        }
+    }
     assert_true_all_along(&order, &fleet.timeline(), &images, BUDGET);
 
     // The mirror is mended, and nobody has to do anything.
