@@ -4,7 +4,10 @@ mod machine;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coral_api::{conditions, node_images::DesiredState};
+use coral_api::{
+    conditions,
+    node_images::{DesiredState, ImageState},
+};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
@@ -197,6 +200,15 @@ impl World {
             max_pulling_nodes: Some(MOST_PULLING_NODES),
             ..Limits::default()
         };
+        let unwanted: Vec<(String, String)> = self
+            .machines
+            .iter()
+            .flat_map(|(name, machine)| machine.pulls.keys().map(|image| (name.clone(), image.clone())))
+            .filter(|(name, image)| self.askers(name, image).is_empty())
+            .collect();
+        for (name, image) in unwanted {
+            self.machines.get_mut(&name).unwrap().unaccounted.insert(image);
+        }
         let cluster = Cluster {
             prefetches: &self.prefetches.values().collect::<Vec<_>>(),
             nodes: &self.machines.values().map(|machine| &machine.node).collect::<Vec<_>>(),
@@ -337,12 +349,20 @@ impl World {
                 .any(|entry| entry.state == DesiredState::Absent)
         };
         let is_told = |name: &String, machine: &Machine| {
-            let object = self.objects.get(name);
-            object.is_none_or(|object| object.status.as_ref() == Some(&machine.status(object)))
+            let entries = self.objects.get(name).map_or(&[][..], |object| &object.spec.images);
+            entries
+                .iter()
+                .all(|entry| machine.disk.contains(&entry.image) == self.is_said_to_be_there(name, &entry.image))
         };
         let is_done =
             |name: &String, machine: &Machine| has_all(name, machine) && is_idle(machine) && is_told(name, machine);
         self.machines.iter().all(|(name, machine)| is_done(name, machine)) && !self.objects.values().any(is_removing)
+    }
+
+    fn is_said_to_be_there(&self, node: &str, image: &str) -> bool {
+        let status = self.objects.get(node).and_then(|object| object.status.as_ref());
+        let mut images = status.iter().flat_map(|status| &status.images);
+        images.any(|status| status.image == image && status.state == ImageState::Present)
     }
 
     /// Checks objects, labels and statuses of a world at rest against what is on the disks.

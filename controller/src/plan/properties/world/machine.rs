@@ -25,8 +25,9 @@ pub(super) struct Machine {
     pub(super) is_agent_up: bool,
     /// When the pulls that are under way began.
     pub(super) pulls: BTreeMap<String, Timestamp>,
-    /// Images that somebody took away. The agent pulls them again by itself, without a turn, until its object says that they are held back.
-    pub(super) vanished: BTreeSet<String>,
+    /// Images whose pulls no turn is to answer for: those that somebody took away, which the agent pulls again by itself until its
+    /// object says that they are held back, and those that nobody wanted any more before the agent could learn of it.
+    pub(super) unaccounted: BTreeSet<String>,
     memory: BTreeMap<String, Attempts>,
 }
 
@@ -52,7 +53,7 @@ impl Machine {
             disk: BTreeSet::new(),
             is_agent_up: true,
             pulls: BTreeMap::new(),
-            vanished: BTreeSet::new(),
+            unaccounted: BTreeSet::new(),
             memory: BTreeMap::new(),
         }
     }
@@ -74,13 +75,13 @@ impl Machine {
             let image = place.index(self.disk.len());
             let image = self.disk.iter().nth(image).cloned().unwrap();
             self.disk.remove(&image);
-            self.vanished.insert(image);
+            self.unaccounted.insert(image);
         }
     }
 
     /// The pulls that are made by turns.
     pub(super) fn pulls_by_turn(&self) -> impl Iterator<Item = &String> {
-        self.pulls.keys().filter(|image| !self.vanished.contains(*image))
+        self.pulls.keys().filter(|image| !self.unaccounted.contains(*image))
     }
 
     /// The agent reads its object, acts and writes. Pulls whose bit is set end; those whose time is up fail.
@@ -116,7 +117,7 @@ impl Machine {
                 DesiredState::Held => {
                     attempts.was_held = true;
                     if !self.pulls.contains_key(&entry.image) {
-                        self.vanished.remove(&entry.image);
+                        self.unaccounted.remove(&entry.image);
                     }
                 }
                 DesiredState::Present => {
@@ -136,7 +137,7 @@ impl Machine {
                 self.pulls.insert(image, began);
             } else if !is_late && image != super::BROKEN {
                 self.memory.remove(&image);
-                self.vanished.remove(&image);
+                self.unaccounted.remove(&image);
                 self.disk.insert(image);
             } else {
                 let attempts = self.memory.entry(image).or_default();
@@ -160,8 +161,7 @@ impl Machine {
         }
     }
 
-    /// What the agent would say now.
-    pub(super) fn status(&self, object: &NodeImages) -> NodeImagesStatus {
+    fn status(&self, object: &NodeImages) -> NodeImagesStatus {
         let images = object.spec.images.iter().map(|entry| {
             let image = &entry.image;
             let attempts = self.memory.get(image);
