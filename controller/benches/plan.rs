@@ -1,5 +1,5 @@
 //! What a plan costs per node: of a cluster that is as it should be, and of one in the middle of a rollout. The times are those of one
-//! node, so they must not grow with the number of nodes.
+//! node: they grow with the number of nodes only as far as the processor's caches are left behind.
 //!
 //! ```sh
 //! cargo bench -p coral-controller --bench plan
