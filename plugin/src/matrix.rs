@@ -379,8 +379,9 @@ fn cell(desired: &DesiredImage, reported: Option<&ImageStatus>, now: Timestamp) 
     let state = match (reported.map(|image| image.state), desired.state) {
         (Some(ImageState::Present), _) => CellState::Present,
         (Some(ImageState::Pulling), _) => CellState::Pulling,
-        (_, DesiredState::Held) => CellState::Held,
+        // What failed waits for its turn to be tried again; that it failed is what people need to know.
         (Some(ImageState::Failed), _) => CellState::Failed,
+        (_, DesiredState::Held) => CellState::Held,
         (Some(ImageState::Waiting), _) if has_tried => CellState::Retrying,
         (None | Some(ImageState::Waiting | ImageState::Absent), _) => CellState::Waiting,
     };

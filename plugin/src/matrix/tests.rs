@@ -58,6 +58,25 @@ fn a_held_image_that_is_there_is_present() {
 }
 
 #[test]
+fn a_held_image_that_failed_has_failed() {
+    let web = prefetch(json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"images": ["a"]}}));
+    let mut matrix = Matrix::new([&web]);
+    let node = node_images(json!({
+        "metadata": {"name": "n"},
+        "spec": {"images": [{"image": "docker.io/library/a:latest", "requestedBy": ["shop/web"], "state": "Held"}]},
+        "status": {"images": [{
+            "image": "docker.io/library/a:latest",
+            "state": "Failed",
+            "failure": {"reason": "NotFound", "message": "not found", "attempts": 6},
+        }]},
+    }));
+    matrix.insert(&node, now());
+    let (_, _, cell) = matrix.cells().next().unwrap();
+    assert_eq!(cell.state, CellState::Failed);
+    assert!(cell.failure.is_some());
+}
+
+#[test]
 fn a_node_says_why_nothing_happens() {
     let node = |value| trouble(&node_images(value));
     assert_eq!(
