@@ -161,7 +161,7 @@ impl Agent {
     /// Works until `shutdown` completes.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut objects = watcher::watch_object(self.api.clone(), &self.node)
-            .default_backoff()
+            .backoff(coral_runtime::watch_backoff())
             .boxed();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {

@@ -81,7 +81,7 @@ where
 {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
     watcher(Api::<K>::all(client.clone()), config)
-        .default_backoff()
+        .backoff(coral_runtime::watch_backoff())
         .modify(prune)
         .filter_map(move |event| async move {
             event

@@ -9,6 +9,7 @@ mod client;
 mod http;
 mod log;
 mod shutdown;
+mod watch;
 
 use std::{fmt::Display, process::ExitCode};
 
@@ -16,6 +17,7 @@ pub use client::{ClientArgs, client};
 pub use http::{HttpArgs, serve};
 pub use log::{LogArgs, LogFormat};
 pub use shutdown::shutdown;
+pub use watch::watch_backoff;
 
 /// Where Kubernetes looks for the last words of a container.
 const TERMINATION_LOG: &str = "/dev/termination-log";

@@ -88,7 +88,7 @@ fn images(prefetch: &Prefetch) -> Images {
 /// Keeps `known` up to date, for ever.
 pub(crate) async fn follow(client: Client, known: KnownCoverage) {
     let mut events = watcher(Api::<Prefetch>::all(client), watcher::Config::default())
-        .default_backoff()
+        .backoff(coral_runtime::watch_backoff())
         .boxed();
     let mut named = Named::default();
     while let Some(event) = events.next().await {

@@ -16,7 +16,7 @@ const NODE: &str = "light-1";
 const FROZEN: Duration = Duration::from_mins(2);
 /// A write that failed is tried again after 2 s, and one that gets no answer ends after 10 s; the rest is for a slow machine.
 const TOLD_AFTERWARDS: Duration = Duration::from_secs(30);
-/// A watch is begun again after pauses that grow up to 30 s, with a jitter.
+/// A watch is begun again after pauses that grow up to 10 s, with a jitter of as much again; one more may fall into the start of the API server.
 const RECONNECTION: Duration = Duration::from_mins(1);
 /// Attempts at an image that is not there, after pauses that double from 1 s to 5 min and have a jitter of a quarter.
 const MOST_ATTEMPTS: i32 = 12;

@@ -265,7 +265,7 @@ where
 {
     let mut is_there = false;
     watcher(api, watcher::Config::default().fields(&format!("metadata.name={name}")))
-        .default_backoff()
+        .backoff(coral_runtime::watch_backoff())
         .filter_map(move |event| {
             let change = match event {
                 Ok(watcher::Event::Init) => {
