@@ -47,6 +47,20 @@ struct PullLabels {
     reason: &'static str,
 }
 
+impl PullLabels {
+    const SUCCESS: Self = Self {
+        result: "success",
+        reason: "",
+    };
+
+    const fn failure(reason: FailureReason) -> Self {
+        Self {
+            result: "failure",
+            reason: reason.as_str(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct StateLabels {
     state: &'static str,
@@ -68,7 +82,7 @@ const STATES: [(ImageState, &str); 5] = [
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             pulls: Family::default(),
             // A tenth of a second to about an hour.
             pull_duration: Histogram::new(exponential_buckets(0.1, 2.0, 16)),
@@ -84,11 +98,30 @@ impl Default for Metrics {
             status_writes: Family::default(),
             last_watch_event: Gauge::default(),
             is_ready: Arc::default(),
-        }
+        };
+        metrics.count_from_nothing();
+        metrics
     }
 }
 
 impl Metrics {
+    /// Makes every counter be there with 0: a rate needs a value before the first event, and an alert must not miss it.
+    fn count_from_nothing(&self) {
+        let _ = self.pulls.get_or_create(&PullLabels::SUCCESS);
+        for reason in FailureReason::ALL {
+            let _ = self.pulls.get_or_create(&PullLabels::failure(reason));
+        }
+        for result in ["success", "failure"] {
+            let _ = self.status_writes.get_or_create(&ResultLabels { result });
+        }
+        for result in ["success", "refused", "failure"] {
+            let _ = self.removals.get_or_create(&ResultLabels { result });
+        }
+        for (_, state) in STATES {
+            let _ = self.images.get_or_create(&StateLabels { state });
+        }
+    }
+
     /// A registry with these metrics, under the prefix `coral_agent`.
     #[must_use]
     pub fn registry(&self) -> Registry {
@@ -168,15 +201,9 @@ impl Metrics {
                 self.pull_duration.observe(took.as_secs_f64());
                 #[expect(clippy::cast_precision_loss, reason = "a histogram's buckets are coarser")]
                 self.pull_size.observe(held.size_bytes as f64);
-                PullLabels {
-                    result: "success",
-                    reason: "",
-                }
+                PullLabels::SUCCESS
             }
-            Err(failure) => PullLabels {
-                result: "failure",
-                reason: FailureReason::as_str(failure.reason),
-            },
+            Err(failure) => PullLabels::failure(failure.reason),
         };
         self.pulls.get_or_create(&labels).inc();
     }
@@ -254,6 +281,10 @@ mod tests {
             "coral_agent_pull_duration_seconds_count 1",
             "coral_agent_pull_size_bytes_count 1",
             r#"coral_agent_images{state="Present"} 0"#,
+            r#"coral_agent_images{state="Failed"} 0"#,
+            r#"coral_agent_pulls_total{result="failure",reason="NoSpace"} 0"#,
+            r#"coral_agent_removals_total{result="refused"} 0"#,
+            r#"coral_agent_status_writes_total{result="failure"} 0"#,
             "coral_agent_paused 1",
             "coral_agent_runtime_up 1",
             "coral_agent_pulls_waiting_for_space 2",

@@ -37,6 +37,23 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
+    /// Every reason.
+    pub const ALL: [Self; 13] = [
+        Self::NotFound,
+        Self::Unauthorized,
+        Self::RegistryUnavailable,
+        Self::RateLimited,
+        Self::Timeout,
+        Self::DiskPressure,
+        Self::NoSpace,
+        Self::InvalidReference,
+        Self::PlatformMismatch,
+        Self::PullSecretUnreadable,
+        Self::RuntimeUnavailable,
+        Self::RemovalRefused,
+        Self::Unknown,
+    ];
+
     /// The reason as it is written in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -69,13 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn display_is_what_the_api_shows() {
-        for reason in [
-            FailureReason::NotFound,
-            FailureReason::PullSecretUnreadable,
-            FailureReason::Unknown,
-        ] {
+    fn every_reason_is_displayed_as_the_api_shows_it() {
+        for reason in FailureReason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.to_string());
         }
+        let schema = schemars::schema_for!(FailureReason);
+        let variants = schema.as_value()["oneOf"].as_array().unwrap();
+        let in_schema: Vec<&str> = variants
+            .iter()
+            .filter_map(|variant| variant["const"].as_str())
+            .collect();
+        assert_eq!(in_schema, FailureReason::ALL.map(FailureReason::as_str));
     }
 }

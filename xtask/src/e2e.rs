@@ -4,6 +4,7 @@ mod beside;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
+use anyhow::ensure;
 use coral_tests::{Cluster, ClusterOptions, cluster::DIRECTORY_VARIABLE, progress::step_line};
 
 use self::beside::Beside;
@@ -38,7 +39,7 @@ const OWN: &[&str] = &[
 /// Test targets that mostly wait, in clusters of their own: they run beside all others.
 const BESIDE: &[&str] = &["e2e_containerd", "e2e_patience"];
 
-/// Starts a cluster, runs the tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
+/// Starts a cluster, runs all tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
 pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
     let programs = [
         "build",
@@ -61,9 +62,18 @@ pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     cluster.down().await?;
     println!("{}", step_line("down", began.elapsed()));
-    result?;
-    tests(root, OWN, &[]).await?;
-    beside.join().await
+    // Whoever reads the result wants all of it: nothing that can still run is left out because something else failed.
+    let results = [
+        ("on the shared cluster", result),
+        ("on clusters of their own", tests(root, OWN, &[]).await),
+        ("beside the others", beside.join().await),
+    ];
+    let failures: Vec<String> = results
+        .into_iter()
+        .filter_map(|(what, result)| result.err().map(|error| format!("{what}: {error:#}")))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
 }
 
 async fn on_cluster(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
