@@ -135,6 +135,14 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
     // Also of an image whose turn has not come: whoever gives the turns goes by it.
     let next_attempt = pulls.next_attempt;
     let attempts = i32::try_from(pulls.failed_attempts).unwrap_or(i32::MAX);
+    let attempted = || {
+        pulls.failure.clone().map(|failure| ImageFailure {
+            reason: failure.reason,
+            message: failure.message,
+            attempts,
+            next_attempt_time: next_attempt.map(conditions::time),
+        })
+    };
     let failure = match (&wanted.reference, held) {
         (Err(message), _) => Some(ImageFailure {
             reason: FailureReason::InvalidReference,
@@ -142,7 +150,8 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
             attempts: 0,
             next_attempt_time: None,
         }),
-        (Ok(_), Some(_)) if !wanted.goes() => None,
+        // What failed was an attempt at a newer one.
+        (Ok(_), Some(_)) if !wanted.goes() => attempted(),
         (Ok(_), None) if wanted.goes() && situation.inventory.is_some() => None,
         (Ok(_), _) => waits_for(situation, wanted)
             .map(|failure| ImageFailure {
@@ -151,14 +160,7 @@ fn image(situation: &Situation, wanted: &Wanted) -> ImageStatus {
                 attempts,
                 next_attempt_time: None,
             })
-            .or_else(|| {
-                pulls.failure.map(|failure| ImageFailure {
-                    reason: failure.reason,
-                    message: failure.message,
-                    attempts,
-                    next_attempt_time: next_attempt.map(conditions::time),
-                })
-            }),
+            .or_else(attempted),
     };
     let state = if held.is_some() {
         ImageState::Present

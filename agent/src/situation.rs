@@ -104,7 +104,7 @@ impl Situation {
             }
             if old.is_none() {
                 self.pulls
-                    .insert(new.entry.image.clone(), remembered(object, &new.entry.image));
+                    .insert(new.entry.image.clone(), remembered(object, &new.entry));
             }
             if new.goes()
                 && !old.is_some_and(Wanted::goes)
@@ -141,6 +141,7 @@ impl Situation {
             }
         }
         self.note_vanished(&inventory, began);
+        self.note_arrived(&inventory);
         for pulls in self.pulls.values_mut() {
             pulls.unsure_since.take_if(|since| *since < began);
         }
@@ -154,6 +155,22 @@ impl Situation {
         self.inventory = Some(inventory);
         self.last_answer = Some(began);
         self.runtime_failure = None;
+    }
+
+    /// An image that somebody else has pulled is there: why our own attempts failed is the past.
+    fn note_arrived(&mut self, inventory: &Inventory) {
+        for wanted in self.wanted.iter().filter(|wanted| !wanted.goes()) {
+            let Some(identity) = wanted.identity().filter(|identity| inventory.contains_key(identity)) else {
+                continue;
+            };
+            let was_there = self
+                .inventory
+                .as_ref()
+                .is_some_and(|before| before.contains_key(&identity));
+            if let Some(pulls) = self.pulls.get_mut(&wanted.entry.image).filter(|_| !was_there) {
+                pulls.forget_failures();
+            }
+        }
     }
 
     /// An image that was there and is gone is pulled again at once the first time, and after growing pauses when it happens again:

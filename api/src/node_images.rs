@@ -243,7 +243,7 @@ pub struct ImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullProgress>,
 
-    /// Why it is not there, or why it still is.
+    /// Why it is not there, why it could not be refreshed, or why it still is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<ImageFailure>,
 

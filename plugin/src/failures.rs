@@ -147,6 +147,7 @@ fn place(state: CellState, nodes: &BTreeSet<String>) -> String {
     let verb = match state {
         CellState::Failed => "failed",
         CellState::Retrying => "is tried again",
+        CellState::Present => "stays as it is",
         _ => "waits",
     };
     let named: Vec<&str> = nodes

@@ -225,7 +225,11 @@ fn text(cell: Option<&Cell>, detail: Detail, wide: bool) -> Text {
         text.push_str(part);
     };
     if let Some(failure) = &cell.failure {
-        add(failure.reason.as_str());
+        if cell.has_failed_refresh() {
+            add(&format!("(refresh: {})", failure.reason));
+        } else {
+            add(failure.reason.as_str());
+        }
     }
     if let Some(transfer) = cell.transfer.filter(|_| detail != Detail::Word) {
         match transfer.percent() {
@@ -251,6 +255,7 @@ fn text(cell: Option<&Cell>, detail: Detail, wide: bool) -> Text {
         }
     }
     let tone = match cell.state {
+        CellState::Present if cell.has_failed_refresh() => Tone::Busy,
         CellState::Present => Tone::Good,
         CellState::Pulling | CellState::Retrying => Tone::Busy,
         CellState::Failed => Tone::Bad,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use coral_api::{
-    ImageReference, NodeImages, Prefetch, conditions,
+    FailureReason, ImageReference, NodeImages, Prefetch, conditions,
     node_images::{DesiredImage, DesiredState, ImageFailure, ImageState, ImageStatus, PullProgress},
 };
 use jiff::Timestamp;
@@ -372,6 +372,14 @@ fn identity(image: &str) -> String {
         .map_or_else(|_| image.to_owned(), |image| image.identity())
 }
 
+impl Cell {
+    /// Whether it is there, and could not be refreshed.
+    pub(crate) fn has_failed_refresh(&self) -> bool {
+        let is_about_pulls = |failure: &ImageFailure| failure.reason != FailureReason::RemovalRefused;
+        self.state == CellState::Present && self.failure.as_ref().is_some_and(is_about_pulls)
+    }
+}
+
 fn cell(desired: &DesiredImage, reported: Option<&ImageStatus>, now: Timestamp) -> Cell {
     let has_tried = reported
         .and_then(|image| image.failure.as_ref())
@@ -391,7 +399,7 @@ fn cell(desired: &DesiredImage, reported: Option<&ImageStatus>, now: Timestamp) 
     Cell {
         state,
         failure: reported
-            .filter(|_| matches!(state, CellState::Failed | CellState::Retrying | CellState::Waiting))
+            .filter(|_| !matches!(state, CellState::Pulling | CellState::Held))
             .and_then(|image| image.failure.clone()),
         transfer: pull.and_then(|pull| transfer(pull, now)),
         pulling_for: pull

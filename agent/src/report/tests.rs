@@ -292,3 +292,50 @@ fn what_is_written_reads_back_the_same() {
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<NodeImagesStatus>(&text).unwrap(), status);
 }
+
+#[test]
+fn an_image_that_is_there_tells_why_it_could_not_be_refreshed() {
+    let asked = |refresh_after: Option<i64>| {
+        let time = refresh_after.map(|seconds| NOW + seconds.seconds());
+        let image = json!({"image": "docker.io/library/a:latest", "pullPolicy": "Always", "refreshAfter": time});
+        let image = serde_json::from_value(image).unwrap();
+        let spec = NodeImagesSpec {
+            paused: None,
+            images: vec![image],
+        };
+        NodeImages::new("node-1", spec)
+    };
+    let name = "docker.io/library/a:latest";
+    let mut situation = situation(&[json!({"image": name, "pullPolicy": "Always"})]);
+    situation.pull_succeeded(name, HeldImage::default(), NOW);
+    let failure = |situation: &Situation| status(situation, &[], NOW).images.remove(0).failure;
+    assert_eq!(failure(&situation), None);
+
+    situation.asked(Some(&asked(Some(10))), NOW);
+    situation.pull_failed(name, not_found(), NOW);
+    assert_eq!(states(&situation), [ImageState::Present]);
+    assert_eq!(failure(&situation).map(|failure| failure.attempts), Some(1));
+    // The turn is over, and given again: it is tried at once, and what has failed still counts.
+    situation.asked(Some(&asked(None)), NOW);
+    assert_eq!(failure(&situation).map(|failure| failure.attempts), Some(1));
+    situation.asked(Some(&asked(Some(10))), NOW);
+    let again = failure(&situation).unwrap();
+    assert_eq!((again.attempts, again.next_attempt_time), (1, None));
+    // A later time is a new wish.
+    situation.asked(Some(&asked(Some(20))), NOW);
+    assert_eq!(failure(&situation), None);
+    situation.pull_failed(name, not_found(), NOW);
+    situation.pull_succeeded(name, HeldImage::default(), NOW);
+    assert_eq!(failure(&situation), None);
+}
+
+#[test]
+fn what_somebody_else_has_pulled_has_not_failed() {
+    let name = "docker.io/library/a:latest";
+    let mut situation = situation(&[json!({"image": name})]);
+    situation.pull_failed(name, not_found(), NOW);
+    let identity = situation.wanted[0].identity().unwrap();
+    situation.looked(NOW + 1.second(), [(identity, HeldImage::default())].into());
+    let image = status(&situation, &[], NOW).images.remove(0);
+    assert_eq!((image.state, image.failure), (ImageState::Present, None));
+}

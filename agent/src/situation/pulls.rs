@@ -45,6 +45,8 @@ pub struct Pulls {
     pub missing_at: Option<Timestamp>,
     /// When the last successful pull began and ended.
     pub last_success: Option<(Timestamp, Timestamp)>,
+    /// The latest time from which a pull was asked to be. It is taken back when the node's turn is over, and given again with the next.
+    pub refresh_asked: Option<Timestamp>,
 }
 
 impl Pulls {
@@ -55,13 +57,19 @@ impl Pulls {
             self.forget_failures();
             self.vanished = 0;
             self.unsure_since = None;
-        } else if asks_anew(old, new) {
+        } else if self.asks_anew(old, new) {
             self.forget_failures();
-        } else if old.state == DesiredState::Held && new.state == DesiredState::Present && self.failed_attempts > 0 {
-            // Its turn has come again: it is tried at once, but what has failed so far still counts. The pause of an image that
-            // keeps vanishing, of which no attempt has failed, is no matter of turns.
+        } else if has_its_turn_again(old, new) && self.failed_attempts > 0 {
+            // It is tried at once, but what has failed so far still counts. The pause of an image that keeps vanishing, of which no
+            // attempt has failed, is no matter of turns.
             self.next_attempt = None;
         }
+        self.refresh_asked = self.refresh_asked.max(refresh_asked(new));
+    }
+
+    /// Whether somebody changed what decides over success, so that the next attempt need not wait.
+    fn asks_anew(&self, old: &DesiredImage, new: &DesiredImage) -> bool {
+        old.pull_secrets != new.pull_secrets || old.timeout != new.timeout || refresh_asked(new) > self.refresh_asked
     }
 
     pub(super) fn forget_failures(&mut self) {
@@ -71,20 +79,26 @@ impl Pulls {
     }
 }
 
-/// Whether somebody changed what decides over success, so that the next attempt need not wait.
-fn asks_anew(old: &DesiredImage, new: &DesiredImage) -> bool {
-    old.pull_secrets != new.pull_secrets || old.timeout != new.timeout || old.refresh_after != new.refresh_after
+/// Whether an image that had no turn has one now.
+fn has_its_turn_again(old: &DesiredImage, new: &DesiredImage) -> bool {
+    let is_released = old.state == DesiredState::Held && new.state == DesiredState::Present;
+    is_released || (refresh_asked(old).is_none() && refresh_asked(new).is_some())
+}
+
+fn refresh_asked(entry: &DesiredImage) -> Option<Timestamp> {
+    entry.refresh_after.as_ref().map(|time| time.0)
 }
 
 /// What an earlier run of the agent wrote down of an image, so that a restart does not pull again what is fresh.
-pub(super) fn remembered(object: &NodeImages, image: &str) -> Pulls {
+pub(super) fn remembered(object: &NodeImages, entry: &DesiredImage) -> Pulls {
     let last_pull = object
         .status
         .as_ref()
-        .and_then(|status| status.images.iter().find(|status| status.image == image))
+        .and_then(|status| status.images.iter().find(|status| status.image == entry.image))
         .and_then(|status| status.last_pull_time.as_ref());
     Pulls {
         last_success: last_pull.map(|time| (time.0, time.0)),
+        refresh_asked: refresh_asked(entry),
         ..Pulls::default()
     }
 }

@@ -376,22 +376,26 @@ impl Needs {
             };
             let is_released = cell.is_released || cell.refresh.is_some();
             needs.is_being_pulled |= cell.is_being_pulled() && !is_released;
+            let next_attempt = cell.failure().1.unwrap_or(Timestamp::UNIX_EPOCH);
             let is_asked = match cell.standing() {
                 Standing::There => {
                     let target = *target.get_or_insert_with(|| wish.refresh_after(node.name, now));
+                    let since = if cell.has_failed_refresh() {
+                        next_attempt
+                    } else {
+                        Timestamp::UNIX_EPOCH
+                    };
                     let asked = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
-                    let is_asked = asked.is_some_and(|time| cell.is_older_than(time.0));
-                    if let Some(target) = target.filter(|target| cell.is_older_than(*target)) {
-                        needs.note_due(target, is_asked);
+                    let is_asked = since <= now && asked.is_some_and(|time| cell.is_older_than(time.0));
+                    if let Some(target) = target.filter(|target| since <= now && cell.is_older_than(*target)) {
+                        needs.note_due(target.max(since), is_asked);
                     }
                     is_asked
                 }
                 Standing::Failed => {
-                    let (_, next_attempt) = cell.failure();
-                    let since = next_attempt.unwrap_or(Timestamp::UNIX_EPOCH);
-                    let is_asked = since <= now && cell.is_asked(DesiredState::Present);
-                    if since <= now {
-                        needs.note_due(since, is_asked);
+                    let is_asked = next_attempt <= now && cell.is_asked(DesiredState::Present);
+                    if next_attempt <= now {
+                        needs.note_due(next_attempt, is_asked);
                     }
                     is_asked
                 }

@@ -188,6 +188,14 @@ impl Cell<'_> {
         }
     }
 
+    /// Whether it is there, and the attempts at a newer one are used up.
+    pub(super) fn has_failed_refresh(&self) -> bool {
+        let (attempts, _) = self.failure();
+        self.standing() == Standing::There
+            && attempts > 0
+            && self.asked.is_some_and(|entry| attempts >= entry.backoff_limit)
+    }
+
     /// Whether it is there and is being pulled again.
     pub(super) fn is_being_refreshed(&self) -> bool {
         self.standing() == Standing::There && self.pull_under_way().is_some()

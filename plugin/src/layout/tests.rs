@@ -229,3 +229,19 @@ fn digests_are_short() {
     node-1   waiting
     ");
 }
+
+#[test]
+fn a_refresh_that_failed_is_told_and_the_image_counts_as_there() {
+    let mut old = present("nginx:1.29");
+    old["failure"] = json!({"reason": "NotFound", "message": "no such tag", "attempts": 2});
+    let nodes = [
+        ("node-1".into(), vec![old]),
+        ("node-2".into(), vec![present("nginx:1.29")]),
+    ];
+    let matrix = matrix(&["nginx:1.29"], &nodes);
+    insta::assert_snapshot!(rendered(&matrix, Some(80), false), @r"
+    NODE     nginx:1.29
+    node-1   present (refresh: NotFound)
+    node-2   present
+    ");
+}

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
+    history::Seen,
     hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state},
     site::Site,
 };
@@ -241,6 +242,32 @@ pub(crate) async fn an_image_that_vanishes_in_a_refresh_is_not_reported_as_there
     let pulling = |status: &_| state(status, &name("app")) == Some(ImageState::Pulling);
     // Long before the next look.
     node.until("the loss to be told", Duration::from_secs(4), pulling).await;
+}
+
+pub(crate) async fn a_refresh_that_fails_is_told_and_the_image_stays(site: Site) {
+    let node = Hollow::new(&site, "refresh", Flavour::Containerd);
+    node.runtime.hold(&name("app")).unwrap();
+    let node = node.started(2, &[image("app")]).await;
+    node.all_present(SOON).await;
+    let failures = std::iter::repeat_n(Outcome::Fail(Trouble::RegistryDown), 2);
+    node.runtime.script(&name("app"), failures);
+    let again = json!({"pullPolicy": "Always", "refreshAfter": Timestamp::now()});
+    node.asks(&[image_with("app", again)]).await;
+    let failed = |status: &_| {
+        state(status, &name("app")) == Some(ImageState::Present)
+            && reason(status, &name("app")) == Some(FailureReason::RegistryUnavailable)
+    };
+    node.until("the failure to be told", SOON, failed).await;
+    let is_fresh = |status: &_| {
+        let image = of(status, &name("app"));
+        image.is_some_and(|image| image.failure.is_none() && image.last_pull_time.is_some())
+    };
+    node.until("the refresh to be done", SOON, is_fresh).await;
+    assert_eq!(node.runtime.attempts_at(&name("app")).len(), 3);
+    // It was there all the time.
+    let was_missing = |seen: &Seen| state(&seen.status, &name("app")) != Some(ImageState::Present);
+    let history = node.history.all().into_iter();
+    assert!(!history.skip_while(was_missing).any(|seen| was_missing(&seen)));
 }
 
 pub(crate) async fn a_restart_of_the_runtime_in_the_middle_of_pulls_is_survived(site: Site) {

@@ -86,6 +86,7 @@ fn main() -> ExitCode {
             a_registry_that_limits_the_rate_is_asked_for_one_image_at_a_time
             an_image_that_vanishes_after_its_pull_is_told_and_pulled_again
             an_image_that_vanishes_in_a_refresh_is_not_reported_as_there
+            a_refresh_that_fails_is_told_and_the_image_stays
             a_restart_of_the_runtime_in_the_middle_of_pulls_is_survived
             a_broken_connection_in_the_middle_of_a_pull_is_survived
             a_hanging_pull_holds_nothing_else_up

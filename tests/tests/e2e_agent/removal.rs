@@ -220,26 +220,26 @@ pub(crate) async fn an_image_that_comes_back_goes_again(site: Site) {
 pub(crate) async fn a_turn_that_comes_again_is_one_more_attempt(site: Site) {
     let node = Hollow::new(&site, "turn", Flavour::Containerd);
     let trouble = || Outcome::Fail(coral_tests::cri::Trouble::NotFound);
-    node.runtime.script(&name("a"), [trouble(), trouble(), trouble()]);
+    node.runtime.script(&name("a"), std::iter::repeat_with(trouble).take(4));
     let with_limit = |state: &str| image_with("a", json!({"backoffLimit": 2, "state": state}));
     let node = node.started(2, &[with_limit("Present")]).await;
-    let has_failed = |attempts: i32| {
-        move |status: &NodeImagesStatus| {
-            let image = of(status, &name("a"));
-            image.is_some_and(|image| {
-                let failure = image.failure.as_ref();
-                image.state == ImageState::Failed && failure.is_some_and(|failure| failure.attempts == attempts)
-            })
-        }
+    let attempts = |status: &NodeImagesStatus| {
+        let image = of(status, &name("a")).filter(|image| image.state == ImageState::Failed);
+        image.and_then(|image| Some(image.failure.as_ref()?.attempts))
     };
-    node.until("the attempts to be used up", SOON, has_failed(2)).await;
+    let used_up = |status: &_| attempts(status) >= Some(2);
+    node.until("the attempts to be used up", SOON, used_up).await;
     node.asks(&[with_limit("Held")]).await;
-    let seen = |seen: &Seen| has_failed(2)(&seen.status) && seen.status.observed_generation == seen.generation;
-    node.history.until("the failure to stay", SOON, seen).await;
+    let is_held = |seen: &Seen| attempts(&seen.status).is_some() && seen.status.observed_generation == seen.generation;
+    let held = node.history.until("the failure to stay", SOON, is_held).await;
+    // On a slow machine a third one may have been made before the turn was taken away.
+    let made = attempts(&held.status).unwrap();
+    assert!((2..=3).contains(&made), "{made}");
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(node.runtime.attempts_at(&name("a")).len(), 2);
+    let begun = node.runtime.attempts_at(&name("a")).len();
+    assert_eq!(i32::try_from(begun), Ok(made));
 
     node.asks(&[with_limit("Present")]).await;
-    node.until("one more attempt", Duration::from_secs(3), has_failed(3))
-        .await;
+    let one_more = |status: &_| attempts(status) == Some(made + 1);
+    node.until("one more attempt", Duration::from_secs(3), one_more).await;
 }

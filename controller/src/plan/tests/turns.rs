@@ -388,3 +388,54 @@ fn a_refresh_that_gets_nowhere_does_not_keep_the_others_waiting() {
     model.pass(SignedDuration::from_secs(90));
     assert!(!is_told(&mut model, "a") && is_told(&mut model, "b"));
 }
+
+#[test]
+fn a_refresh_that_fails_gives_its_turn_away_and_is_tried_again_later() {
+    let mut model = Model::with_nodes(&["a", "b"]);
+    model.now = "2026-01-01T00:00:00Z".parse().unwrap();
+    model.add(
+        "web",
+        &json!({"images": ["nginx"], "pullPolicy": "Always", "parallelism": 1, "timeout": "1h", "backoffLimit": 3}),
+    );
+    model.settle();
+    let old = "2025-01-01T00:00:00Z";
+    for node in ["a", "b"] {
+        model.say(node, "nginx", json!({"state": "Present", "lastPullTime": old}));
+    }
+    model.settle();
+    let is_told = |model: &mut Model, node: &str| model.object(node).spec.images[0].refresh_after.is_some();
+    assert!(is_told(&mut model, "a") && !is_told(&mut model, "b"));
+    let fail = |model: &mut Model, node: &str, attempts: i32| {
+        let next = coral_api::conditions::time(model.now + SignedDuration::from_mins(1));
+        let failure = json!({"reason": "NotFound", "message": "gone", "attempts": attempts, "nextAttemptTime": next});
+        model.say(
+            node,
+            "nginx",
+            json!({"state": "Present", "lastPullTime": old, "failure": failure}),
+        );
+        model.settle();
+    };
+    fail(&mut model, "a", 2);
+    assert!(is_told(&mut model, "a"), "an attempt is left");
+    fail(&mut model, "a", 3);
+    assert!(!is_told(&mut model, "a") && is_told(&mut model, "b"));
+    // People see it, and nothing is called missing.
+    let status = model.status("web");
+    let failures: Vec<&str> = status.failures.iter().map(|failure| failure.node.as_str()).collect();
+    assert_eq!((failures, status.nodes.failed), (vec!["a"], 0));
+    assert!(model.says("web", READY).is_some());
+
+    fail(&mut model, "b", 3);
+    assert!(!is_told(&mut model, "a") && !is_told(&mut model, "b"), "nobody is due");
+    model.pass(SignedDuration::from_secs(65));
+    assert!(
+        is_told(&mut model, "a") ^ is_told(&mut model, "b"),
+        "one attempt, turn by turn"
+    );
+    fail(&mut model, "a", 4);
+    assert!(!is_told(&mut model, "a") && is_told(&mut model, "b"));
+    let now = coral_api::conditions::time(model.now);
+    model.say("b", "nginx", json!({"state": "Present", "lastPullTime": now}));
+    model.settle();
+    assert_eq!(model.counts.pulling_nodes, 0);
+}

@@ -18,7 +18,7 @@ pub(super) const SILENCE: SignedDuration = SignedDuration::from_secs(60);
 /// A turn: what the node may do for a Prefetch, beyond the images that it has not tried yet.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct HeldTurn {
-    /// Images that failed and may be tried once more, by name, with the attempts that had failed when the turn was given.
+    /// Images that failed, or whose refresh did, and may be tried once more, by name, with the attempts that had failed when the turn was given.
     retries: BTreeMap<String, i32>,
     /// Images that are there are to be from a pull that began at this time or later.
     refresh: Option<Timestamp>,
@@ -68,7 +68,8 @@ impl HeldTurn {
     /// A new turn. One that tries again includes the images whose next attempt is due.
     pub(super) fn new(wish: &Wish<'_>, node: &NodeView<'_>, tries_again: bool, now: Timestamp) -> Self {
         let mut retries = BTreeMap::new();
-        for cell in cells(wish, node).filter(|cell| tries_again && cell.standing() == Standing::Failed) {
+        let has_failed = |cell: &&Cell<'_>| cell.standing() == Standing::Failed || cell.has_failed_refresh();
+        for cell in cells(wish, node).filter(|cell| tries_again && has_failed(cell)) {
             let (attempts, next_attempt) = cell.failure();
             if next_attempt.is_none_or(|time| time <= now) {
                 note_retry(&mut retries, cell, attempts);
@@ -101,10 +102,15 @@ impl HeldTurn {
                     }
                 }
                 Standing::There => {
+                    let (attempts, next_attempt) = cell.failure();
+                    let is_due = !cell.has_failed_refresh() || next_attempt.is_none_or(|time| time <= now);
                     let time = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
                     let time = time.map(|time| time.0);
-                    let unmet = time.filter(|time| cell.is_older_than(*time));
+                    let unmet = time.filter(|time| is_due && cell.is_older_than(*time));
                     let unmet = unmet.filter(|_| wish.prefetch.spec.pull_policy == PullPolicy::Always);
+                    if unmet.is_some() && cell.has_failed_refresh() {
+                        note_retry(&mut retries, cell, attempts);
+                    }
                     has_begun |= unmet.is_some();
                     refresh = refresh.max(unmet);
                 }
@@ -160,14 +166,18 @@ impl HeldTurn {
     fn includes(&self, cell: &Cell<'_>) -> bool {
         match cell.standing() {
             Standing::Missing | Standing::Pulling => true,
-            Standing::Failed => {
-                let before = cell.reported.and_then(|status| self.retries.get(&status.image));
-                before.is_some_and(|before| cell.failure().0 <= *before)
+            Standing::Failed => self.may_retry(cell),
+            Standing::There => {
+                let is_due = |time| cell.is_older_than(time) || cell.is_being_refreshed();
+                self.refresh.is_some_and(is_due) && (!cell.has_failed_refresh() || self.may_retry(cell))
             }
-            Standing::There => self
-                .refresh
-                .is_some_and(|time| cell.is_older_than(time) || cell.is_being_refreshed()),
         }
+    }
+
+    /// Whether the turn allows one more attempt at an image whose attempts are used up.
+    fn may_retry(&self, cell: &Cell<'_>) -> bool {
+        let before = cell.reported.and_then(|status| self.retries.get(&status.image));
+        before.is_some_and(|before| cell.failure().0 <= *before)
     }
 }
 
