@@ -11,6 +11,7 @@ use coral_api::{
     ImageReference, NodeImages,
     node_images::{FilesystemUsage, RuntimeInfo},
 };
+use coral_runtime::{Clock, SetBack};
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use kube::{
@@ -59,6 +60,7 @@ pub struct Agent {
     /// The pulls, and the questions for the size that come before them.
     pulling: HashMap<String, AbortHandle>,
     under_way: BTreeSet<Chore>,
+    clock: Clock,
     next_look: Timestamp,
     next_progress: Timestamp,
     /// When a change of a protection ended whose outcome no look has shown yet.
@@ -130,6 +132,7 @@ impl Agent {
             tasks: JoinSet::new(),
             pulling: HashMap::new(),
             under_way: BTreeSet::new(),
+            clock: Clock::new(),
             next_look: Timestamp::UNIX_EPOCH,
             next_progress: Timestamp::UNIX_EPOCH,
             pinned: None,
@@ -165,6 +168,9 @@ impl Agent {
             .boxed();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
+            if let Some(set_back) = self.clock.set_back() {
+                self.clock_set_back(set_back);
+            }
             let wake = self.act(Timestamp::now());
             tokio::select! {
                 object = objects.next() => match object {
@@ -179,6 +185,16 @@ impl Agent {
             }
         }
         self.stop().await;
+    }
+
+    /// Takes along what is planned and remembered.
+    fn clock_set_back(&mut self, set_back: SetBack) {
+        tracing::warn!(by = set_back.by().as_secs(), "The clock of the node was set back");
+        self.next_look = set_back.moved(self.next_look);
+        self.next_progress = set_back.moved(self.next_progress);
+        set_back.shift(&mut self.pinned);
+        self.ledger.clock_set_back(set_back);
+        self.situation.clock_set_back(set_back);
     }
 
     /// Starts what is due, and returns when something will be due again.
@@ -290,6 +306,11 @@ impl Agent {
                     Err(failure) => self.situation.pull_failed(&image, failure, now),
                 }
             }
+            // The clock was set back meanwhile: whether what it saw is older than what is remembered cannot be told.
+            Ok((_, Done::Look { began, .. })) if began > now => {
+                self.under_way.remove(&Chore::Look);
+                self.next_look = now;
+            }
             Ok((_, Done::Look { began, result })) => {
                 self.under_way.remove(&Chore::Look);
                 self.metrics.runtime_answered(result.is_ok());
@@ -348,7 +369,7 @@ impl Agent {
             Ok((_, Done::Write { began, result })) => {
                 self.under_way.remove(&Chore::Write);
                 self.metrics.status_written(result.is_ok());
-                self.ledger.ended(began, result, now);
+                self.ledger.ended(began.min(now), result, now);
             }
             // Aborted by `act`.
             Err(error) if error.is_cancelled() => {}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coral_api::{NodeImages, NodeImagesStatus, keys};
+use coral_runtime::SetBack;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
@@ -89,6 +90,12 @@ impl Ledger {
                 self.not_before = Some(now + AGAIN);
             }
         }
+    }
+
+    /// The wall clock was set back: takes the times along.
+    pub(crate) fn clock_set_back(&mut self, set_back: SetBack) {
+        set_back.shift(&mut self.last_write);
+        set_back.shift(&mut self.not_before);
     }
 
     fn conditions(&self) -> &[Condition] {

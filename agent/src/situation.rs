@@ -11,6 +11,7 @@ use coral_api::{
     node_images::{DesiredImage, DesiredState, FilesystemUsage, PauseReason, RuntimeInfo},
     prefetch::PullPolicy,
 };
+use coral_runtime::SetBack;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -116,6 +117,14 @@ impl Situation {
         self.pulls
             .retain(|image, _| wanted.iter().any(|wanted| wanted.entry.image == *image));
         self.wanted = wanted;
+    }
+
+    /// The wall clock was set back: takes the times along, but for those that somebody else wrote.
+    pub fn clock_set_back(&mut self, set_back: SetBack) {
+        set_back.shift(&mut self.last_answer);
+        for pulls in self.pulls.values_mut() {
+            pulls.clock_set_back(set_back);
+        }
     }
 
     /// Takes in what the runtime held when the look at `began` was made.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use coral_api::{NodeImages, Prefetch, PrefetchStatus};
+use coral_runtime::Clock;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
@@ -64,6 +65,7 @@ pub struct Controller {
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// When the status of a Prefetch was last written.
     status_times: BTreeMap<(String, String), Timestamp>,
+    clock: Clock,
     /// Who writes Events down, once the controller runs.
     recorder: Option<Recorder>,
     labels: Labels,
@@ -107,6 +109,7 @@ impl Controller {
             queue: Queue::default(),
             under_way: FuturesUnordered::new(),
             status_times: BTreeMap::new(),
+            clock: Clock::new(),
             recorder: None,
             labels: Labels::default(),
             news: None,
@@ -251,6 +254,12 @@ impl Controller {
 
     /// Plans, and puts what is due into the queue.
     fn plan(&mut self, began: Instant) {
+        if let Some(set_back) = self.clock.set_back() {
+            tracing::warn!(by = set_back.by().as_secs(), "The clock was set back");
+            // As with whoever begins to lead: every node has its time anew.
+            self.memory = Memory::default();
+            self.status_times.clear();
+        }
         let now = Timestamp::now();
         let limits = Limits {
             max_pulling_nodes: self.options.max_pulling_nodes.map(Into::into),

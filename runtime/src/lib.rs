@@ -6,6 +6,7 @@
 //! ```
 
 mod client;
+mod clock;
 mod http;
 mod log;
 mod shutdown;
@@ -14,6 +15,7 @@ mod watch;
 use std::{fmt::Display, process::ExitCode};
 
 pub use client::{ClientArgs, client};
+pub use clock::{Clock, SetBack};
 pub use http::{HttpArgs, serve};
 pub use log::{LogArgs, LogFormat};
 pub use shutdown::shutdown;

@@ -6,6 +6,7 @@ use coral_api::{
     NodeImages,
     node_images::{DesiredImage, DesiredState},
 };
+use coral_runtime::SetBack;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -70,6 +71,21 @@ impl Pulls {
     /// Whether somebody changed what decides over success, so that the next attempt need not wait.
     fn asks_anew(&self, old: &DesiredImage, new: &DesiredImage) -> bool {
         old.pull_secrets != new.pull_secrets || old.timeout != new.timeout || refresh_asked(new) > self.refresh_asked
+    }
+
+    /// The wall clock was set back.
+    pub(super) fn clock_set_back(&mut self, set_back: SetBack) {
+        for time in [
+            &mut self.running_since,
+            &mut self.unsure_since,
+            &mut self.next_attempt,
+            &mut self.missing_at,
+        ] {
+            set_back.shift(time);
+        }
+        self.last_success = self
+            .last_success
+            .map(|(began, ended)| (set_back.moved(began), set_back.moved(ended)));
     }
 
     pub(super) fn forget_failures(&mut self) {

@@ -49,3 +49,39 @@ fn pauses_double_up_to_five_minutes() {
         );
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_neither_prolongs_a_pause_nor_blinds_the_agent() {
+    use coral_api::NodeImagesSpec;
+    use serde_json::json;
+
+    let image = "docker.io/library/a:latest";
+    let entry = serde_json::from_value(json!({"image": image})).unwrap();
+    let spec = NodeImagesSpec {
+        paused: None,
+        images: vec![entry],
+    };
+    let expected = Timestamp::constant(1_800_000_000, 0);
+    let now = expected - SignedDuration::from_hours(1);
+    let mut situation = Situation::new("node-1".into());
+    situation.asked(Some(&NodeImages::new("node-1", spec)), expected);
+    let there = Inventory::from([(image.to_owned(), HeldImage::default())]);
+    situation.pull_succeeded(image, HeldImage::default(), expected);
+    situation.looked(expected, there);
+    situation.pull_failed(image, failure(), expected);
+    let pause = |situation: &Situation, now| situation.pulls[image].next_attempt.map(|time| time.duration_since(now));
+    let before = pause(&situation, expected);
+
+    situation.clock_set_back(SetBack { expected, now });
+    assert_eq!(pause(&situation, now), before);
+    // What a look sees now is newer than what is remembered of the time that is no more.
+    situation.looked(now + SignedDuration::from_secs(1), Inventory::new());
+    assert_eq!(situation.inventory.as_ref().map(BTreeMap::len), Some(0));
+}
+
+fn failure() -> Failure {
+    Failure {
+        reason: FailureReason::NotFound,
+        message: "not found".into(),
+    }
+}
