@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use crate::{
     digest::Hasher,
     error::{Error, Result},
+    patience::{Patience, spread},
     repository::{Access, Repository, text},
 };
 
@@ -21,6 +22,8 @@ use crate::{
 const MAX_INTERRUPTIONS: u32 = 4;
 /// Pause after the first interruption; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause, where the client has no longer one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A blob that is being fetched. It is asked for when the first piece is wanted.
 ///
@@ -53,13 +56,13 @@ impl fmt::Debug for Blob {
 impl Repository {
     /// Size in bytes of a blob of this repository. `None` if it is not there.
     pub async fn blob_size(&self, digest: &str) -> Result<Option<u64>> {
-        self.in_time(async {
+        self.patiently(|| async {
             let call = self.call(Method::HEAD, &format!("blobs/{digest}"))?;
             let answer = self.ask(call, Access::Pull).await?;
             if answer.status() == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            self.expect(&answer, StatusCode::OK, digest)?;
+            let answer = self.expect(answer, StatusCode::OK, digest).await?;
             text(answer.headers(), &CONTENT_LENGTH)
                 .and_then(|size| size.parse().ok())
                 .map(Some)
@@ -96,14 +99,19 @@ impl Blob {
                     Some(piece) => return Ok(Some(piece)),
                     None => continue,
                 },
-                Err(error) if error.is_interruption() => error,
-                Err(error) => return Err(error),
+                Err(error) => error,
             };
-            if self.interruptions == MAX_INTERRUPTIONS {
-                return Err(interruption);
-            }
-            tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(self.interruptions)).await;
+            // A stream is taken up again even by those who ask once.
+            let patience = Patience {
+                attempts: MAX_INTERRUPTIONS + 1,
+                first_pause: FIRST_PAUSE,
+                longest_pause: self.repository.client().patience().longest_pause.max(LONGEST_PAUSE),
+            };
             self.interruptions += 1;
+            match patience.pause(self.interruptions, &interruption, spread()) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(interruption),
+            }
         }
     }
 
@@ -179,7 +187,7 @@ impl Blob {
             StatusCode::OK => self.offset,
             StatusCode::PARTIAL_CONTENT if self.offset > 0 && begins_where_asked() => 0,
             StatusCode::PARTIAL_CONTENT => return Err(repository.malformed("another part of a blob")),
-            _ => return Err(repository.failure(&answer, digest)),
+            _ => return Err(repository.failure(answer, digest).await),
         };
         Ok(answer.into_body())
     }

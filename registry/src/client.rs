@@ -9,20 +9,24 @@ use std::{
 
 use coral_api::ImageReference;
 
+use tokio::time::Instant;
+
 use crate::{
     challenge::Challenge,
     credential::Credential,
     error::{Error, Result},
     origin::Origin,
+    patience::Patience,
     platform::Platform,
+    proxy::Proxies,
     repository::Repository,
     size::ImageSize,
     tls::{self, InvalidAuthorities},
     transport::Transport,
 };
 
-/// Registries of which the client remembers how they want to be asked.
-const MAX_CHALLENGES: usize = 256;
+/// Registries of which the client remembers something.
+const MAX_REGISTRIES: usize = 256;
 
 /// How registries are spoken to.
 #[derive(Clone, Debug)]
@@ -33,6 +37,10 @@ pub struct Options {
     pub authorities: Vec<u8>,
     /// Longest time for one question, with its tokens and redirects, and longest silence while a blob is on its way.
     pub timeout: Duration,
+    /// How often something is asked again that fails for the moment.
+    pub patience: Patience,
+    /// The proxies that registries are reached through.
+    pub proxies: Proxies,
 }
 
 /// A client of registries. Cheap to clone; clones share connections.
@@ -46,6 +54,10 @@ struct Shared {
     options: Options,
     /// How each registry wanted to be asked, so that it need not say so again.
     challenges: Mutex<BTreeMap<String, Challenge>>,
+    /// When registries that wanted fewer requests may be asked again.
+    pauses: Mutex<BTreeMap<String, Instant>>,
+    /// Most bytes of a blob that registries take at once, where that is less than all.
+    pieces: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Default for Options {
@@ -54,6 +66,8 @@ impl Default for Options {
             plain_http: BTreeSet::new(),
             authorities: Vec::new(),
             timeout: Duration::from_secs(30),
+            patience: Patience::NONE,
+            proxies: Proxies::default(),
         }
     }
 }
@@ -67,12 +81,14 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client. It reads the system's certificates now, and connects when it is first asked.
     pub fn new(options: Options) -> Result<Self, InvalidAuthorities> {
-        let transport = Transport::new(&tls::config(&options.authorities)?);
+        let transport = Transport::new(&tls::config(&options.authorities)?, options.proxies.clone());
         Ok(Self {
             shared: Arc::new(Shared {
                 transport,
                 options,
                 challenges: Mutex::default(),
+                pauses: Mutex::default(),
+                pieces: Mutex::default(),
             }),
         })
     }
@@ -110,6 +126,7 @@ impl Client {
         }
         Err(refusal.unwrap_or_else(|| Error::Unauthorized {
             host: image.registry().to_owned(),
+            said: None,
         }))
     }
 
@@ -121,10 +138,37 @@ impl Client {
         self.shared.options.timeout
     }
 
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.shared.options.patience
+    }
+
     /// How a registry wanted to be asked the last time.
     pub(crate) fn challenge(&self, registry: &str) -> Option<Challenge> {
-        let challenges = self.shared.challenges.lock().unwrap_or_else(PoisonError::into_inner);
-        challenges.get(registry).cloned()
+        recall(&self.shared.challenges, registry)
+    }
+
+    /// Lets nobody who has patience ask a registry before the pause is over.
+    pub(crate) fn hold(&self, registry: &str, pause: Duration) {
+        let until = Instant::now() + pause;
+        let later = recall(&self.shared.pauses, registry).map_or(until, |earlier| earlier.max(until));
+        note(&self.shared.pauses, registry, later);
+    }
+
+    /// Waits until the registry may be asked.
+    pub(crate) async fn held(&self, registry: &str) {
+        if let Some(until) = recall(&self.shared.pauses, registry) {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Most bytes of a blob to send to a registry at once. `None`: all of it.
+    pub(crate) fn piece(&self, registry: &str) -> Option<u64> {
+        recall(&self.shared.pieces, registry)
+    }
+
+    /// Remembers that a registry takes no more than that.
+    pub(crate) fn limit_piece(&self, registry: &str, bytes: u64) {
+        note(&self.shared.pieces, registry, bytes);
     }
 
     /// Remembers how a registry wants to be asked, but not for what: that differs from one repository to the next.
@@ -132,12 +176,24 @@ impl Client {
         if let Challenge::Bearer { scope, .. } = &mut challenge {
             *scope = None;
         }
-        let mut challenges = self.shared.challenges.lock().unwrap_or_else(PoisonError::into_inner);
-        if challenges.len() >= MAX_CHALLENGES {
-            challenges.clear();
-        }
-        challenges.insert(registry.to_owned(), challenge);
+        note(&self.shared.challenges, registry, challenge);
     }
+}
+
+fn recall<T: Clone>(memory: &Mutex<BTreeMap<String, T>>, registry: &str) -> Option<T> {
+    memory
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(registry)
+        .cloned()
+}
+
+fn note<T>(memory: &Mutex<BTreeMap<String, T>>, registry: &str, what: T) {
+    let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+    if memory.len() >= MAX_REGISTRIES {
+        memory.clear();
+    }
+    memory.insert(registry.to_owned(), what);
 }
 
 #[cfg(test)]

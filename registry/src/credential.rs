@@ -31,7 +31,8 @@ pub struct Credential {
 
 impl Credential {
     /// Whether it says nothing. A configuration may name a registry without more.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.username.is_empty() && self.password.is_empty() && self.identity_token.is_empty()
     }
 }

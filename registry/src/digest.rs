@@ -47,8 +47,15 @@ pub(crate) fn digest_like(like: &str, content: &[u8]) -> String {
     hasher.digest()
 }
 
+/// The SHA-256 digest of content.
+#[must_use]
+pub fn digest(content: &[u8]) -> String {
+    digest_like("", content)
+}
+
 /// Whether a text is `algorithm:hex`, which a tag cannot be. What a registry says is looked at before it becomes part of an address.
-pub(crate) fn is_digest(text: &str) -> bool {
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
         let length = match algorithm {
             "sha256" => 64,

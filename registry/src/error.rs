@@ -1,11 +1,13 @@
 //! Why a registry did not give what was asked for.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
 /// Longest pause that a registry may ask for; more is taken for a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+/// Most characters of a registry's own words that are told.
+const MAX_SAID_CHARACTERS: usize = 200;
 
 /// Result of a question to a registry.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,11 +33,13 @@ pub enum Error {
         /// How long it was waited for.
         after: Duration,
     },
-    /// The registry wants other credentials, or some at all.
-    #[error("{host} refuses access")]
+    /// The registry wants other credentials, or some at all. Some say so, too, when a quota is used up.
+    #[error("{host} refuses access{}", words(.said.as_ref()))]
     Unauthorized {
         /// The registry, or the server that gives its tokens.
         host: String,
+        /// Its own words.
+        said: Option<String>,
     },
     /// There is no such repository or manifest, or it is hidden from those credentials.
     #[error("the registry {host} has no {what}")]
@@ -54,7 +58,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The server failed (5xx).
-    #[error("{host} failed with {status}")]
+    #[error("{host} failed with {status}{}", words(.said.as_ref()))]
     Unavailable {
         /// Who failed.
         host: String,
@@ -62,14 +66,18 @@ pub enum Error {
         status: u16,
         /// When to come again, where it says so.
         retry_after: Option<Duration>,
+        /// Its own words.
+        said: Option<String>,
     },
     /// A status that has no place in this protocol.
-    #[error("{host} answered with {status}")]
+    #[error("{host} answered with {status}{}", words(.said.as_ref()))]
     Unexpected {
         /// Who answered.
         host: String,
         /// Its HTTP status.
         status: u16,
+        /// Its own words.
+        said: Option<String>,
     },
     /// An answer that is not what the specification says.
     #[error("{host} sent {what}")]
@@ -135,17 +143,118 @@ impl Error {
         matches!(self, Self::Unauthorized { .. } | Self::NotFound { .. })
     }
 
-    /// Whether the connection is at fault, and another one may do.
-    pub(crate) const fn is_interruption(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
+    /// Whether the same may do well a little later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            // A certificate that is not trusted is not trusted a second later either.
+            Self::Unreachable { source, .. } => !is_about_tls(source.as_ref()),
+            Self::Timeout { .. } | Self::RateLimited { .. } => true,
+            Self::Unavailable { status, .. } => matches!(status, 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// Whether the registry, or a proxy in front of it, does not take so much in one piece.
+    #[must_use]
+    pub const fn wants_smaller_pieces(&self) -> bool {
+        matches!(
+            self,
+            Self::Unexpected {
+                status: 405 | 411 | 413 | 416,
+                ..
+            }
+        )
+    }
+
+    /// Who failed: the registry, or a server that it pointed to. `None` if it is nobody's fault.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { host, .. }
+            | Self::Timeout { host, .. }
+            | Self::Unauthorized { host, .. }
+            | Self::NotFound { host, .. }
+            | Self::RateLimited { host, .. }
+            | Self::Unavailable { host, .. }
+            | Self::Unexpected { host, .. }
+            | Self::Malformed { host, .. }
+            | Self::TooLarge { host, .. }
+            | Self::DigestMismatch { host, .. }
+            | Self::Redirect { host, .. } => Some(host),
+            Self::NoPlatform { .. } => None,
+        }
+    }
+
+    /// When the registry wants to be asked again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 }
 
+/// Whether a server could not be trusted.
+fn is_about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(<dyn std::error::Error>::is::<rustls::Error>)
+}
+
+/// An error, what caused it, and so on.
+pub(crate) fn causes<'error>(
+    error: &'error (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'error (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>() {
+        // An `io::Error` hides the error that it was made of from `source`.
+        Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+        None => error.source(),
+    })
+}
+
+/// What a registry said, behind a colon.
+fn words(said: Option<&String>) -> String {
+    said.map_or_else(String::new, |said| format!(": {said}"))
+}
+
+/// The words in the body of an answer other than success: one line of plain text, cut where it is too long for a sentence.
+pub(crate) fn said(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    let Errors { errors } = serde_json::from_slice(body).ok()?;
+    let Entry { code, message } = errors.into_iter().next()?;
+    let parts: Vec<String> = [code, message]
+        .into_iter()
+        .flatten()
+        .filter(|part| !part.is_empty())
+        .collect();
+    let line: String = parts
+        .join(", ")
+        .chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(MAX_SAID_CHARACTERS)
+        .collect();
+    (!line.trim().is_empty()).then(|| line.trim().to_owned())
+}
+
 /// The error that a status other than success says.
-pub(crate) fn of_status(host: &str, status: StatusCode, headers: &HeaderMap, what: &str) -> Error {
+pub(crate) fn of_status(
+    host: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    said: Option<String>,
+    what: &str,
+) -> Error {
     let host = host.to_owned();
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized { host },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized { host, said },
         StatusCode::NOT_FOUND => Error::NotFound {
             host,
             what: what.to_owned(),
@@ -158,10 +267,12 @@ pub(crate) fn of_status(host: &str, status: StatusCode, headers: &HeaderMap, wha
             host,
             status: status.as_u16(),
             retry_after: retry_after(headers),
+            said,
         },
         _ => Error::Unexpected {
             host,
             status: status.as_u16(),
+            said,
         },
     }
 }
@@ -200,5 +311,36 @@ mod tests {
         assert!(told(&in_a_minute).is_some_and(|pause| pause > Duration::from_secs(50)));
         assert_eq!(told("soon"), None);
         assert_eq!(told("-1"), None);
+    }
+
+    #[test]
+    fn words_of_a_registry_are_one_short_line() {
+        let cases = [
+            (
+                r#"{"errors": [{"code": "DENIED", "message": "quota\nused \u001b[1mup"}, {"code": "X"}]}"#,
+                Some("DENIED, quota used  [1mup"),
+            ),
+            (r#"{"errors": [{"code": "DENIED"}]}"#, Some("DENIED")),
+            (r#"{"errors": [{"code": "", "message": " "}]}"#, None),
+            (r#"{"errors": []}"#, None),
+            ("<html>", None),
+            ("", None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(said(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+        let long = format!(r#"{{"errors": [{{"message": "{}"}}]}}"#, "x".repeat(1000));
+        assert_eq!(said(long.as_bytes()).map(|said| said.len()), Some(MAX_SAID_CHARACTERS));
+    }
+
+    #[test]
+    fn a_server_that_is_not_trusted_is_not_asked_again() {
+        let unreachable = |source: io::Error| Error::Unreachable {
+            host: "registry".to_owned(),
+            source: source.into(),
+        };
+        let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert!(!unreachable(io::Error::new(io::ErrorKind::InvalidData, untrusted)).is_transient());
+        assert!(unreachable(io::ErrorKind::ConnectionReset.into()).is_transient());
     }
 }

@@ -15,6 +15,8 @@ use crate::{
 const PAGE: usize = 1000;
 /// Most pages of a list, against registries whose lists never end.
 const MAX_PAGES: usize = 1000;
+/// Most entries of a list.
+const MAX_ENTRIES: usize = PAGE * MAX_PAGES;
 
 #[derive(Deserialize)]
 struct Tags {
@@ -57,7 +59,8 @@ impl Repository {
     pub async fn referrers(&self, digest: &str) -> Result<Vec<Descriptor>> {
         let first = self.call(Method::GET, &format!("referrers/{digest}"))?;
         match self.pages(first, Access::Pull, |page: Referrers| page.manifests).await {
-            Err(Error::NotFound { .. }) => {}
+            // What registries say that do not know the question differs.
+            Err(Error::NotFound { .. } | Error::Unexpected { .. } | Error::Malformed { .. }) => {}
             other => return other,
         }
         match self.manifest(&digest.replacen(':', "-", 1)).await {
@@ -89,8 +92,11 @@ impl Repository {
             let Some(uri) = next else {
                 return Ok(all);
             };
-            let (page, following) = self.in_time(self.page(uri, access.clone())).await?;
+            let (page, following) = self.patiently(|| self.page(uri.clone(), access.clone())).await?;
             all.extend(entries(page));
+            if all.len() > MAX_ENTRIES {
+                break;
+            }
             next = following;
         }
         Err(self.malformed("a list without end"))
@@ -101,7 +107,7 @@ impl Repository {
         Page: for<'text> Deserialize<'text>,
     {
         let answer = self.ask(Call::get(uri.clone()), access).await?;
-        self.expect(&answer, StatusCode::OK, "list")?;
+        let answer = self.expect(answer, StatusCode::OK, "list").await?;
         let following = match next_page(answer.headers()) {
             None => None,
             Some(link) => {

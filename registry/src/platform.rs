@@ -1,6 +1,6 @@
 //! Which image of an index a node runs.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
 
@@ -40,6 +40,14 @@ impl Platform {
         }
     }
 
+    /// Whether an entry of an index is for this platform. A platform without a variant stands for all of them.
+    #[must_use]
+    pub fn covers(&self, offered: &Self) -> bool {
+        offered.os == self.os
+            && offered.architecture == self.architecture
+            && (self.variant.is_none() || self.variant == offered.variant)
+    }
+
     /// The entry of an index that runs here: of the variants the newest that is not too new, of equals the first, as containerd
     /// chooses.
     pub(crate) fn choose<'index>(&self, entries: &'index [Descriptor]) -> Option<&'index Descriptor> {
@@ -77,6 +85,33 @@ fn version(variant: Option<&str>, usual: u32) -> Option<u32> {
     match variant {
         None | Some("") => Some(usual),
         Some(variant) => variant.strip_prefix('v')?.parse().ok(),
+    }
+}
+
+/// Why a text is not a platform.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a platform is an operating system and a processor, such as linux/amd64 or linux/arm/v7")]
+pub struct InvalidPlatform;
+
+impl FromStr for Platform {
+    type Err = InvalidPlatform;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
+        let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let parts: Vec<&str> = text.split('/').collect();
+        if !parts.iter().all(is_word) {
+            return Err(InvalidPlatform);
+        }
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => return Err(InvalidPlatform),
+        };
+        Ok(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant,
+        })
     }
 }
 
@@ -145,6 +180,30 @@ mod tests {
     #[test]
     fn entries_without_a_platform_are_passed_over() {
         assert_eq!(platform("linux/amd64").choose(&[Descriptor::default()]), None);
+    }
+
+    #[test]
+    fn platforms_are_read_and_cover_others() {
+        for text in [
+            "",
+            "linux",
+            "linux/",
+            "linux/arm/v7/x",
+            "linux/a b",
+            "linux/amd64,linux/arm64",
+        ] {
+            assert_eq!(text.parse::<Platform>(), Err(InvalidPlatform), "{text}");
+        }
+        for (own, offered, expected) in [
+            ("linux/amd64", "linux/amd64", true),
+            ("linux/arm", "linux/arm/v7", true),
+            ("linux/arm/v6", "linux/arm/v7", false),
+            ("linux/arm/v7", "linux/arm", false),
+            ("linux/amd64", "windows/amd64", false),
+        ] {
+            let own: Platform = own.parse().unwrap();
+            assert_eq!(own.covers(&platform(offered)), expected, "{own} and {offered}");
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::{
     error::{Error, Result, of_status},
     manifest::{ACCEPTED, Manifest, ManifestHead},
     origin::Origin,
-    token,
+    patience::spread,
+    token::{self, Authorization},
     transport::{Answer, Body, Call},
 };
 
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
 /// How registries tell the digest of what they send.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// How registries tell that they list a manifest among the referrers of its subject.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// One repository of a registry, asked by somebody. Clones share what the registry was told of them.
 #[derive(Clone)]
@@ -37,7 +40,9 @@ pub struct Repository {
     name: String,
     credential: Option<Credential>,
     /// What the registry took last, for each kind of access.
-    authorizations: Arc<Mutex<BTreeMap<Access, HeaderValue>>>,
+    authorizations: Arc<Mutex<BTreeMap<Access, Authorization>>>,
+    /// Held while a token is fetched, so that many requests at once fetch one.
+    authorizing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a request does, as token servers distinguish it.
@@ -88,26 +93,27 @@ impl Repository {
             name: name.to_owned(),
             credential: credential.cloned(),
             authorizations: Arc::default(),
+            authorizing: Arc::default(),
         }
     }
 
     /// A manifest or index, by tag or digest, byte for byte.
     pub async fn manifest(&self, reference: &str) -> Result<Manifest> {
-        self.in_time(self.fetch_manifest(reference)).await
+        self.patiently(|| self.fetch_manifest(reference)).await
     }
 
     /// What a tag or digest names, without the document. Registries with a limit on pulls do not count this.
     ///
     /// `None` if nothing is there. The digest is what the registry says, and absent where it says none.
     pub async fn manifest_head(&self, reference: &str) -> Result<Option<ManifestHead>> {
-        self.in_time(async {
+        self.patiently(|| async {
             let mut call = self.call(Method::HEAD, &format!("manifests/{reference}"))?;
             call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
             let answer = self.ask(call, Access::Pull).await?;
             if answer.status() == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            self.expect(&answer, StatusCode::OK, reference)?;
+            let answer = self.expect(answer, StatusCode::OK, reference).await?;
             let digest = text(answer.headers(), &CONTENT_DIGEST).filter(|digest| is_digest(digest));
             Ok(Some(ManifestHead {
                 digest: digest.map(str::to_owned),
@@ -119,37 +125,37 @@ impl Repository {
     }
 
     /// Writes a manifest or index, byte for byte, under a tag or its digest. What it names has to be there.
-    pub async fn put_manifest(&self, reference: &str, manifest: &Manifest) -> Result<()> {
-        self.in_time(async {
+    ///
+    /// Tells whether the registry lists it among the referrers of its subject. Where it does not, whoever writes it has to.
+    pub async fn put_manifest(&self, reference: &str, manifest: &Manifest) -> Result<bool> {
+        self.patiently(|| async {
             let mut call = self.call(Method::PUT, &format!("manifests/{reference}"))?;
             let media_type = HeaderValue::from_str(&manifest.media_type)
                 .map_err(|_| self.malformed("a manifest with an impossible media type"))?;
             call.headers.insert(CONTENT_TYPE, media_type);
             call.body = manifest.bytes.clone();
             let answer = self.ask(call, Access::Push).await?;
-            self.expect(&answer, StatusCode::CREATED, reference)?;
-            match text(answer.headers(), &CONTENT_DIGEST) {
-                Some(stored) if is_digest(stored) && same_algorithm(stored, &manifest.digest) => {
-                    if stored == manifest.digest {
-                        Ok(())
-                    } else {
-                        Err(self.mismatch(&manifest.digest))
-                    }
-                }
-                _ => Ok(()),
+            let answer = self.expect(answer, StatusCode::CREATED, reference).await?;
+            let stored = text(answer.headers(), &CONTENT_DIGEST);
+            let is_other = |stored: &str| {
+                is_digest(stored) && same_algorithm(stored, &manifest.digest) && stored != manifest.digest
+            };
+            if stored.is_some_and(is_other) {
+                return Err(self.mismatch(&manifest.digest));
             }
+            Ok(answer.headers().contains_key(&SUBJECT))
         })
         .await
     }
 
     /// Deletes a tag, or a manifest with all its tags. That it was not there is no error.
     pub async fn delete_manifest(&self, reference: &str) -> Result<()> {
-        self.in_time(async {
+        self.patiently(|| async {
             let call = self.call(Method::DELETE, &format!("manifests/{reference}"))?;
             let answer = self.ask(call, Access::Delete).await?;
             match answer.status() {
                 StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
-                _ => Err(self.failure(&answer, reference)),
+                _ => Err(self.failure(answer, reference).await),
             }
         })
         .await
@@ -159,7 +165,7 @@ impl Repository {
         let mut call = self.call(Method::GET, &format!("manifests/{reference}"))?;
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
         let answer = self.ask(call, Access::Pull).await?;
-        self.expect(&answer, StatusCode::OK, reference)?;
+        let answer = self.expect(answer, StatusCode::OK, reference).await?;
         let media_type = text(answer.headers(), &CONTENT_TYPE).unwrap_or_default().to_owned();
         let bytes = answer.bytes(MAX_DOCUMENT_BYTES).await?;
         let digest = digest_like(reference, &bytes);
@@ -185,12 +191,7 @@ impl Repository {
     /// Sends a request, with a token or password if the registry wants one. A token that it no longer takes is renewed once.
     pub(crate) async fn ask(&self, mut call: Call, access: Access) -> Result<Answer> {
         let transport = self.client.transport();
-        call.authorization = self.last_authorization(&access);
-        if call.authorization.is_none()
-            && let Some(challenge) = self.client.challenge(&self.origin.authority)
-        {
-            call.authorization = Some(self.authorize(&challenge, &access).await?);
-        }
+        call.authorization = self.current_authorization(&access).await?;
         let answer = transport.send(&self.origin, &call).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
@@ -198,32 +199,73 @@ impl Repository {
         let Some(challenge) = Challenge::from_headers(answer.headers()) else {
             return Ok(answer);
         };
-        call.authorization = Some(self.authorize(&challenge, &access).await?);
+        call.authorization = Some(self.authorize(&challenge, &access, call.authorization.as_ref()).await?);
         self.client.remember(&self.origin.authority, challenge);
         transport.send(&self.origin, &call).await
     }
 
     /// Sends a request whose body is there once, with the authorization of the request before it.
     pub(crate) async fn send_stream(&self, mut call: Call, access: &Access, body: Body) -> Result<Answer> {
-        call.authorization = self.last_authorization(access).filter(|_| self.origin.is_at(&call.uri));
+        if self.origin.is_at(&call.uri) {
+            call.authorization = self.current_authorization(access).await?;
+        }
         self.client.transport().send_stream(&self.origin, &call, body).await
     }
 
-    async fn authorize(&self, challenge: &Challenge, access: &Access) -> Result<HeaderValue> {
+    /// What the registry took last, or what it will take by what it said last.
+    async fn current_authorization(&self, access: &Access) -> Result<Option<HeaderValue>> {
+        if let Some(header) = self.last_authorization(access) {
+            return Ok(Some(header));
+        }
+        match self.client.challenge(&self.origin.authority) {
+            Some(challenge) => self.authorize(&challenge, access, None).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gets an authorization other than the one that was refused.
+    async fn authorize(
+        &self,
+        challenge: &Challenge,
+        access: &Access,
+        refused: Option<&HeaderValue>,
+    ) -> Result<HeaderValue> {
+        let _turn = self.authorizing.lock().await;
+        // Somebody else may have got one in the meantime.
+        if let Some(header) = self.last_authorization(access).filter(|header| Some(header) != refused) {
+            return Ok(header);
+        }
         let scopes = access.scopes(&self.name);
         let transport = self.client.transport();
-        let header =
+        let authorization =
             token::authorization(transport, &self.origin, challenge, &scopes, self.credential.as_ref()).await?;
+        let header = authorization.header.clone();
         self.authorizations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(access.clone(), header.clone());
+            .insert(access.clone(), authorization);
         Ok(header)
     }
 
     fn last_authorization(&self, access: &Access) -> Option<HeaderValue> {
         let authorizations = self.authorizations.lock().unwrap_or_else(PoisonError::into_inner);
-        authorizations.get(access).cloned()
+        let authorization = authorizations
+            .get(access)
+            .filter(|authorization| authorization.is_fresh())?;
+        Some(authorization.header.clone())
+    }
+
+    /// Lets the next request of that kind ask for an authorization anew.
+    pub(crate) fn forget_authorization(&self, access: &Access) {
+        self.authorizations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(access);
+    }
+
+    /// The registry as the client remembers it: host, with the port if it is not the usual one.
+    pub(crate) fn authority(&self) -> &str {
+        &self.origin.authority
     }
 
     pub(crate) const fn client(&self) -> &Client {
@@ -234,19 +276,20 @@ impl Repository {
         &self.origin
     }
 
-    /// An error unless the answer has the status that success has.
-    pub(crate) fn expect(&self, answer: &Answer, expected: StatusCode, what: &str) -> Result<()> {
+    /// The answer, or an error unless it has the status that success has.
+    pub(crate) async fn expect(&self, answer: Answer, expected: StatusCode, what: &str) -> Result<Answer> {
         if answer.status() == expected {
-            Ok(())
+            Ok(answer)
         } else {
-            Err(self.failure(answer, what))
+            Err(self.failure(answer, what).await)
         }
     }
 
     /// What an answer other than success says.
-    pub(crate) fn failure(&self, answer: &Answer, what: &str) -> Error {
+    pub(crate) async fn failure(&self, answer: Answer, what: &str) -> Error {
         let what = format!("{} {what}", self.name);
-        of_status(&answer.host, answer.status(), answer.headers(), &what)
+        let (host, status, headers) = (answer.host.clone(), answer.status(), answer.headers().clone());
+        of_status(&host, status, &headers, answer.said().await, &what)
     }
 
     pub(crate) fn malformed(&self, what: &'static str) -> Error {
@@ -268,6 +311,42 @@ impl Repository {
             host: self.origin.authority.clone(),
             after: self.client.timeout(),
         }
+    }
+
+    /// Asks within the time that a question has, and again where the registry fails for the moment.
+    pub(crate) async fn patiently<T, Question>(&self, question: impl Fn() -> Question) -> Result<T>
+    where
+        Question: Future<Output = Result<T>>,
+    {
+        let mut attempt = 1;
+        loop {
+            if attempt > 1 || self.client.patience().attempts > 1 {
+                self.client.held(self.authority()).await;
+            }
+            let error = match self.in_time(question()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if !self.pause(attempt, &error).await {
+                return Err(error);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Waits after an attempt that failed. Tells whether there is to be another one.
+    pub(crate) async fn pause(&self, attempt: u32, error: &Error) -> bool {
+        let Some(pause) = self.client.patience().pause(attempt, error, spread()) else {
+            return false;
+        };
+        if matches!(error, Error::RateLimited { .. }) {
+            // Nobody else is to ask in the meantime either.
+            self.client.hold(self.authority(), pause);
+            self.client.held(self.authority()).await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+        true
     }
 
     pub(crate) async fn in_time<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {

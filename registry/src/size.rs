@@ -33,7 +33,7 @@ impl ImageSize {
 impl Repository {
     /// What `image`, of this repository, weighs on a platform.
     pub async fn image_size(&self, image: &ImageReference, platform: &Platform) -> Result<ImageSize> {
-        self.in_time(self.fetch_image_size(image, platform)).await
+        self.patiently(|| self.fetch_image_size(image, platform)).await
     }
 
     async fn fetch_image_size(&self, image: &ImageReference, platform: &Platform) -> Result<ImageSize> {

@@ -1,10 +1,13 @@
 //! Tokens: who asks, in the form that a registry wants.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Method, StatusCode, Uri, header::CONTENT_TYPE};
 use serde::Deserialize;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -17,6 +20,10 @@ use crate::{
 
 /// Most bytes of the answer of a token server.
 const MAX_TOKEN_ANSWER_BYTES: usize = 1024 * 1024;
+/// How long a token holds that does not say so.
+const USUAL_LIFETIME: Duration = Duration::from_mins(1);
+/// Longer lifetimes are taken for mistakes.
+const LONGEST_LIFETIME: Duration = Duration::from_hours(24);
 /// What this program is called where tokens are given.
 const CLIENT_ID: &str = "coral";
 
@@ -26,6 +33,22 @@ struct Granted {
     token: Zeroizing<String>,
     #[serde(default)]
     access_token: Zeroizing<String>,
+    /// Seconds that it holds.
+    expires_in: Option<u64>,
+}
+
+/// What to say in `Authorization`, and for how long.
+#[derive(Clone)]
+pub(crate) struct Authorization {
+    pub(crate) header: HeaderValue,
+    /// When to get another one. Passwords do not grow old.
+    renewed_at: Option<Instant>,
+}
+
+impl Authorization {
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.renewed_at.is_none_or(|moment| Instant::now() < moment)
+    }
 }
 
 /// What to say in `Authorization` to the registry at `origin`, which asked with `challenge`. `scopes` is what is needed.
@@ -35,13 +58,17 @@ pub(crate) async fn authorization(
     challenge: &Challenge,
     scopes: &[String],
     credential: Option<&Credential>,
-) -> Result<HeaderValue> {
+) -> Result<Authorization> {
     let unauthorized = || Error::Unauthorized {
         host: origin.authority.clone(),
+        said: None,
     };
     let credential = credential.filter(|credential| !credential.is_empty());
     match challenge {
-        Challenge::Basic => credential.and_then(basic).ok_or_else(unauthorized),
+        Challenge::Basic => Ok(Authorization {
+            header: credential.and_then(basic).ok_or_else(unauthorized)?,
+            renewed_at: None,
+        }),
         Challenge::Bearer { realm, service, scope } => {
             let mut scopes = scopes.to_vec();
             scopes.extend(scope.clone().filter(|scope| !scopes.contains(scope)));
@@ -49,8 +76,12 @@ pub(crate) async fn authorization(
                 host: origin.authority.clone(),
                 why: RedirectRefusal::Malformed,
             })?;
-            let token = fetch(transport, origin, &call).await?;
-            secret_header("Bearer", &token).ok_or_else(unauthorized)
+            let asked_at = Instant::now();
+            let (token, lifetime) = fetch(transport, origin, &call).await?;
+            Ok(Authorization {
+                header: secret_header("Bearer", &token).ok_or_else(unauthorized)?,
+                renewed_at: Some(asked_at + lifetime * 3 / 4),
+            })
         }
     }
 }
@@ -86,21 +117,26 @@ fn token_call(realm: &str, service: Option<&str>, scopes: &[String], credential:
     Some(call)
 }
 
-async fn fetch(transport: &Transport, origin: &Origin, call: &Call) -> Result<Zeroizing<String>> {
+/// A token, and how long it holds.
+async fn fetch(transport: &Transport, origin: &Origin, call: &Call) -> Result<(Zeroizing<String>, Duration)> {
     let answer = transport.send(origin, call).await?;
     let host = answer.host.clone();
     match answer.status() {
         StatusCode::OK => {}
         // What OAuth says to a refresh token that is none.
-        StatusCode::BAD_REQUEST if call.method == Method::POST => return Err(Error::Unauthorized { host }),
-        status => return Err(of_status(&host, status, answer.headers(), "tokens")),
+        StatusCode::BAD_REQUEST if call.method == Method::POST => return Err(Error::Unauthorized { host, said: None }),
+        status => {
+            let headers = answer.headers().clone();
+            return Err(of_status(&host, status, &headers, answer.said().await, "tokens"));
+        }
     }
     let bytes = answer.bytes(MAX_TOKEN_ANSWER_BYTES).await?;
     let granted: Granted = serde_json::from_slice(&bytes).map_err(|_| malformed(&host))?;
-    [granted.token, granted.access_token]
+    let lifetime = granted.expires_in.map_or(USUAL_LIFETIME, Duration::from_secs);
+    let token = [granted.token, granted.access_token]
         .into_iter()
-        .find(|token| !token.is_empty())
-        .ok_or_else(|| malformed(&host))
+        .find(|token| !token.is_empty());
+    Ok((token.ok_or_else(|| malformed(&host))?, lifetime.min(LONGEST_LIFETIME)))
 }
 
 fn malformed(host: &str) -> Error {

@@ -1,35 +1,40 @@
 //! Requests and answers: limits, redirects, errors of the connection.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{AUTHORIZATION, LOCATION, USER_AGENT},
+    header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT},
+    uri::Scheme,
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::ClientConfig;
 
 use crate::{
-    address::{LocalName, Resolver},
-    error::{Error, RedirectRefusal, Result},
+    address::LocalName,
+    connector::Connector,
+    error::{Error, RedirectRefusal, Result, causes, said},
     origin::{Origin, Way, is_same_place, join},
+    proxy::Proxies,
 };
 
-/// Longest time for a TCP connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that nobody uses stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections without use that stay open to one host.
-const MAX_IDLE_CONNECTIONS: usize = 4;
+const MAX_IDLE_CONNECTIONS: usize = 8;
 /// Most bytes of the head of an answer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Most bytes that are read of an answer other than success.
+const MAX_SAID_BYTES: usize = 16 * 1024;
+/// Longest time for that.
+const SAID_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most redirects of one request. Registries need one, to where they keep blobs.
 const MAX_REDIRECTS: usize = 5;
 /// What registries see in their logs.
@@ -38,13 +43,14 @@ const AGENT: &str = concat!("coral/", env!("CARGO_PKG_VERSION"));
 /// What is sent: a text, or a stream.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-type Connections = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
+type Connections = Client<HttpsConnector<Connector>, Body>;
 
 /// Connections to registries and to where they point.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     open: Connections,
     guarded: Connections,
+    proxies: Arc<Proxies>,
 }
 
 /// A request that can be sent again.
@@ -83,10 +89,13 @@ pub(crate) struct Answer {
 }
 
 impl Transport {
-    pub(crate) fn new(tls: &ClientConfig) -> Self {
+    pub(crate) fn new(tls: &ClientConfig, proxies: Proxies) -> Self {
+        let proxies = Arc::new(proxies);
+        let connections = |only_beyond| connections(tls.clone(), Connector::new(only_beyond, Arc::clone(&proxies)));
         Self {
-            open: connections(tls.clone(), false),
-            guarded: connections(tls.clone(), true),
+            open: connections(false),
+            guarded: connections(true),
+            proxies,
         }
     }
 
@@ -137,6 +146,12 @@ impl Transport {
         {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
+        // With TLS it is told to the proxy when the connection is made.
+        if target.scheme() == Some(&Scheme::HTTP)
+            && let Some(authorization) = self.proxies.of(target).and_then(|proxy| proxy.authorization.clone())
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
         match connections.request(request).await {
             Ok(response) => Ok(Answer { host, response }),
             Err(error) if is_local_name(&error) => Err(refusal(&origin.authority, RedirectRefusal::Local)),
@@ -162,6 +177,12 @@ impl Answer {
         self.response.into_body()
     }
 
+    /// What the registry said in its own words, where it did not succeed. That it says nothing is no error.
+    pub(crate) async fn said(self) -> Option<String> {
+        let body = tokio::time::timeout(SAID_TIMEOUT, self.bytes(MAX_SAID_BYTES)).await;
+        said(&body.ok()?.ok()?)
+    }
+
     /// The whole body, of at most `limit` bytes.
     pub(crate) async fn bytes(self, limit: usize) -> Result<Bytes> {
         let Self { host, response } = self;
@@ -173,16 +194,12 @@ impl Answer {
     }
 }
 
-fn connections(tls: ClientConfig, only_beyond: bool) -> Connections {
-    let mut http = HttpConnector::new_with_resolver(Resolver { only_beyond });
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+fn connections(tls: ClientConfig, connector: Connector) -> Connections {
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(http);
+        .wrap_connector(connector);
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
@@ -204,16 +221,5 @@ fn refusal(host: &str, why: RedirectRefusal) -> Error {
 
 /// Whether a connection failed because its name stands for a place that is not gone to.
 fn is_local_name(error: &(dyn StdError + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        // An `io::Error` hides the error that it was made of from `source`.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(inner) = inner
-            && inner.is::<LocalName>()
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(error).any(<dyn StdError>::is::<LocalName>)
 }

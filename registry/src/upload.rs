@@ -2,15 +2,16 @@
 
 use std::{
     fmt, io,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use http::{
-    HeaderValue, Method, StatusCode, Uri,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
+    HeaderName, HeaderValue, Method, StatusCode, Uri,
+    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE},
 };
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
@@ -23,12 +24,19 @@ use crate::{
     transport::{Answer, Call},
 };
 
+/// How registries tell how small a piece may be.
+const SMALLEST_PIECE: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+/// Bytes of a piece, where a registry does not take a blob as a whole; where it does not take these, the next.
+const PIECES: [u64; 3] = [16 * 1024 * 1024, 4 * 1024 * 1024, 512 * 1024];
+
 /// A place that a registry has made for a blob. Registries clear away those that are not used.
 pub struct Upload {
     repository: Repository,
     location: Uri,
     /// What the registry gave its authorization for.
     access: Access,
+    /// Fewest bytes of a piece, except the last.
+    smallest_piece: u64,
 }
 
 impl fmt::Debug for Upload {
@@ -43,7 +51,9 @@ impl fmt::Debug for Upload {
 
 /// How an upload goes.
 struct Course {
-    last_piece: Instant,
+    moved_at: Instant,
+    /// Whether it is not the registry that is waited for. Where content comes from has limits of its own.
+    waits_for_content: bool,
     /// Why there is no more to send.
     failure: Option<Error>,
 }
@@ -51,10 +61,10 @@ struct Course {
 impl Repository {
     /// Asks for a place for a blob.
     pub async fn begin_upload(&self) -> Result<Upload> {
-        self.in_time(async {
+        self.patiently(|| async {
             let call = self.call(Method::POST, "blobs/uploads/")?;
             let answer = self.ask(call, Access::Push).await?;
-            self.expect(&answer, StatusCode::ACCEPTED, "place for blobs")?;
+            let answer = self.expect(answer, StatusCode::ACCEPTED, "place for blobs").await?;
             self.place(&answer, Access::Push)
         })
         .await
@@ -63,7 +73,7 @@ impl Repository {
     /// Puts a blob that the repository `from` of the same registry has into this one, without sending it. Where the registry does
     /// not do that, it gives a place to send it to.
     pub async fn mount(&self, digest: &str, from: &str) -> Result<Option<Upload>> {
-        self.in_time(async {
+        self.patiently(|| async {
             let query = Serializer::new(String::new())
                 .append_pair("mount", digest)
                 .append_pair("from", from)
@@ -74,22 +84,70 @@ impl Repository {
             match answer.status() {
                 StatusCode::CREATED => Ok(None),
                 StatusCode::ACCEPTED => self.place(&answer, access).map(Some),
-                _ => Err(self.failure(&answer, "place for blobs")),
+                _ => Err(self.failure(answer, "place for blobs").await),
             }
         })
         .await
     }
 
+    /// Sends a blob, and begins anew where the registry fails for the moment, where it no longer takes its own token, and where it
+    /// takes no blob of this size in one piece. `content` gives the blob from its beginning each time; `place` is where it goes first,
+    /// if there is such a place.
+    pub async fn send_blob<Content>(
+        &self,
+        place: Option<Upload>,
+        digest: &str,
+        size: u64,
+        content: impl Fn() -> Content,
+    ) -> Result<()>
+    where
+        Content: Stream<Item = Result<Bytes>> + Send + 'static,
+    {
+        let mut place = place;
+        let (mut attempt, mut is_renewed) = (1, false);
+        loop {
+            let upload = match place.take() {
+                Some(upload) => upload,
+                None => Box::pin(self.begin_upload()).await?,
+            };
+            let access = upload.access.clone();
+            let piece = self.client().piece(self.authority()).filter(|piece| *piece < size);
+            let sent = match piece {
+                None => Box::pin(upload.send(digest, size, content())).await,
+                Some(piece) => Box::pin(upload.send_in_pieces(digest, size, piece, content())).await,
+            };
+            let Err(error) = sent else { return Ok(()) };
+            let smaller = PIECES.into_iter().find(|next| *next < piece.unwrap_or(size));
+            if error.wants_smaller_pieces()
+                && let Some(smaller) = smaller
+            {
+                self.client().limit_piece(self.authority(), smaller);
+            } else if matches!(error, Error::Unauthorized { .. }) && !is_renewed {
+                self.forget_authorization(&access);
+                is_renewed = true;
+            } else if self.pause(attempt, &error).await {
+                attempt += 1;
+            } else {
+                return Err(error);
+            }
+        }
+    }
+
     fn place(&self, answer: &Answer, access: Access) -> Result<Upload> {
         let own = self.call(Method::PUT, "blobs/uploads/")?;
-        let location = text(answer.headers(), &LOCATION)
-            .and_then(|location| join(&own.uri, location).ok())
-            .ok_or_else(|| self.malformed("no place for a blob"))?;
+        let smallest = text(answer.headers(), &SMALLEST_PIECE).and_then(|bytes| bytes.parse().ok());
         Ok(Upload {
             repository: self.clone(),
-            location,
+            location: self.next_location(&own.uri, answer)?,
             access,
+            smallest_piece: smallest.unwrap_or_default(),
         })
+    }
+
+    fn next_location(&self, base: &Uri, answer: &Answer) -> Result<Uri> {
+        text(answer.headers(), &LOCATION)
+            .and_then(|location| join(base, location).ok())
+            .ok_or_else(|| self.malformed("no place for a blob"))
     }
 }
 
@@ -101,54 +159,148 @@ impl Upload {
         size: u64,
         content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<()> {
-        let Self {
-            repository,
-            location,
-            access,
-        } = self;
-        let call = put(&location, digest, size).ok_or_else(|| repository.malformed("no place for a blob"))?;
+        let call = put(&self.location, digest, size).ok_or_else(|| self.repository.malformed("no place for a blob"))?;
+        let answer = self.carry(call, content).await?;
+        self.repository.expect(answer, StatusCode::CREATED, digest).await?;
+        Ok(())
+    }
+
+    /// Sends a blob in pieces of so many bytes, or of more where the registry takes no smaller ones. No piece is held in memory.
+    pub async fn send_in_pieces(
+        mut self,
+        digest: &str,
+        size: u64,
+        piece: u64,
+        content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        let piece = piece.max(self.smallest_piece).max(1);
+        let content = Arc::new(tokio::sync::Mutex::new(Content {
+            stream: Box::pin(content),
+            rest: Bytes::new(),
+        }));
+        let mut offset = 0;
+        while offset < size {
+            let length = piece.min(size - offset);
+            let call = patch(&self.location, offset, length);
+            let answer = self.carry(call, part(Arc::clone(&content), length)).await?;
+            let answer = self.repository.expect(answer, StatusCode::ACCEPTED, digest).await?;
+            offset += length;
+            let has = text(answer.headers(), &RANGE);
+            if has.is_some_and(|range| range.rsplit('-').next() != Some(&(offset - 1).to_string())) {
+                return Err(self.repository.malformed("another part of a blob than was sent"));
+            }
+            self.location = self.repository.next_location(&self.location, &answer)?;
+        }
+        let call = put(&self.location, digest, 0).ok_or_else(|| self.repository.malformed("no place for a blob"))?;
+        let answer = self.carry(call, stream::empty()).await?;
+        self.repository.expect(answer, StatusCode::CREATED, digest).await?;
+        Ok(())
+    }
+
+    /// Sends content, for as long as it moves.
+    async fn carry(&self, call: Call, content: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Result<Answer> {
+        let Self { repository, access, .. } = self;
         let course = Arc::new(Mutex::new(Course {
-            last_piece: Instant::now(),
+            moved_at: Instant::now(),
+            waits_for_content: false,
             failure: None,
         }));
         let observed = Arc::clone(&course);
-        let frames = content.map(move |piece| {
+        let mut content = Box::pin(content);
+        let frames = stream::poll_fn(move |context| {
+            let polled = content.as_mut().poll_next(context);
             let mut course = observed.lock().unwrap_or_else(PoisonError::into_inner);
-            course.last_piece = Instant::now();
-            piece.map(Frame::data).map_err(|failure| {
-                course.failure = Some(failure);
-                io::Error::other("the content of the blob is not to be had")
+            course.moved_at = Instant::now();
+            course.waits_for_content = polled.is_pending();
+            polled.map(|next| {
+                next.map(|piece| {
+                    piece.map(Frame::data).map_err(|failure| {
+                        course.failure = Some(failure);
+                        io::Error::other("the content of the blob is not to be had")
+                    })
+                })
             })
         });
-        let sent = repository.send_stream(call, &access, StreamBody::new(frames).boxed_unsync());
+        let sent = repository.send_stream(call, access, StreamBody::new(frames).boxed_unsync());
         let answer = tokio::select! {
             answer = sent => answer,
-            () = stalled(&repository, &course) => Err(repository.timeout()),
+            () = stalled(repository, &course) => Err(repository.timeout()),
         };
         // Where there was no more to send, that is the reason, and not what the connection made of it.
-        if let Some(failure) = course.lock().unwrap_or_else(PoisonError::into_inner).failure.take() {
-            return Err(failure);
+        match course.lock().unwrap_or_else(PoisonError::into_inner).failure.take() {
+            Some(failure) => Err(failure),
+            None => answer,
         }
-        repository.expect(&answer?, StatusCode::CREATED, digest)
     }
+}
+
+/// A blob of which one part after the other is sent.
+struct Content {
+    stream: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
+    /// What came with the part before.
+    rest: Bytes,
+}
+
+/// The next so many bytes.
+fn part(content: Arc<tokio::sync::Mutex<Content>>, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    stream::try_unfold((content, length), async |(content, left)| {
+        if left == 0 {
+            return Ok(None);
+        }
+        let mut open = content.lock().await;
+        let mut bytes = std::mem::take(&mut open.rest);
+        while bytes.is_empty() {
+            match open.stream.next().await {
+                Some(next) => bytes = next?,
+                None => return Ok(None),
+            }
+        }
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        open.rest = bytes.split_off(wanted);
+        drop(open);
+        let left = left - bytes.len() as u64;
+        Ok(Some((bytes, (content, left))))
+    })
 }
 
 /// The request that ends an upload.
 fn put(location: &Uri, digest: &str, size: u64) -> Option<Call> {
     let separator = if location.query().is_some() { '&' } else { '?' };
     let query = Serializer::new(String::new()).append_pair("digest", digest).finish();
-    let mut call = Call::new(Method::PUT, format!("{location}{separator}{query}").parse().ok()?);
-    call.headers
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    call.headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
-    Some(call)
+    let uri = format!("{location}{separator}{query}").parse().ok()?;
+    Some(with_length(Call::new(Method::PUT, uri), size))
 }
 
-/// Completes when nothing has been sent for longer than the client waits.
+/// The request that adds a part to an upload.
+fn patch(location: &Uri, offset: u64, length: u64) -> Call {
+    let mut call = with_length(Call::new(Method::PATCH, location.clone()), length);
+    let range = format!("{offset}-{}", offset + length - 1);
+    if let Ok(range) = HeaderValue::from_str(&range) {
+        call.headers.insert(CONTENT_RANGE, range);
+    }
+    call
+}
+
+fn with_length(mut call: Call, length: u64) -> Call {
+    call.headers
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    call.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    call
+}
+
+/// Completes when the registry has taken nothing for longer than the client waits.
 async fn stalled(repository: &Repository, course: &Mutex<Course>) {
     let limit = repository.client().timeout();
     loop {
-        let deadline = course.lock().unwrap_or_else(PoisonError::into_inner).last_piece + limit;
+        let deadline = {
+            let course = course.lock().unwrap_or_else(PoisonError::into_inner);
+            let begin = if course.waits_for_content {
+                Instant::now()
+            } else {
+                course.moved_at
+            };
+            begin + limit
+        };
         if deadline <= Instant::now() {
             return;
         }
