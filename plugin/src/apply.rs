@@ -39,6 +39,21 @@ pub(crate) fn api(client: Client, resource: &ApiResource, namespace: Option<&str
     }
 }
 
+/// Whether nothing of an object was changed that anybody asked for. The first apply of some kinds after their status was written, such as
+/// `ValidatingAdmissionPolicy`, only changes who manages what.
+fn is_same(before: &DynamicObject, after: &DynamicObject) -> bool {
+    let asked_for = |object: &DynamicObject| {
+        let mut object = object.clone();
+        object.metadata.resource_version = None;
+        object.metadata.managed_fields = None;
+        if let Some(fields) = object.data.as_object_mut() {
+            fields.remove("status");
+        }
+        object
+    };
+    before.metadata.resource_version == after.metadata.resource_version || asked_for(before) == asked_for(after)
+}
+
 /// Applies one object.
 pub(crate) async fn apply(
     cluster: &Cluster,
@@ -62,11 +77,34 @@ pub(crate) async fn apply(
         .await?;
     let change = match before {
         None => "created",
-        Some(before) if before.metadata.resource_version == after.metadata.resource_version => "unchanged",
+        Some(before) if is_same(&before, &after) => "unchanged",
         Some(_) => "configured",
     };
     Ok(Outcome {
         object: output::name(name, resource),
         change,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_somebody_asked_for_is_a_change() {
+        let object = |version: &str, spec: i32, status: i32| -> DynamicObject {
+            serde_json::from_value(json!({"metadata": {"name": "a", "resourceVersion": version},
+                "spec": {"replicas": spec}, "status": {"replicas": status}}))
+            .unwrap()
+        };
+        for (after, expected) in [
+            (object("1", 1, 1), true),
+            (object("2", 1, 2), true),
+            (object("2", 2, 1), false),
+        ] {
+            assert_eq!(is_same(&object("1", 1, 1), &after), expected, "{after:?}");
+        }
+    }
 }

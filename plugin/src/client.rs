@@ -7,7 +7,6 @@
 
 mod error;
 mod kubeconfig;
-mod proxy;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -16,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 pub(crate) use error::RequestError;
-pub(crate) use kubeconfig::ConnectError;
+pub(crate) use kubeconfig::{ConnectError, names};
 
 use crate::cli::ClusterArgs;
 

@@ -3,10 +3,12 @@
 pub(crate) mod allow_secret;
 pub(crate) mod completion;
 pub(crate) mod delete;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod inject;
 pub(crate) mod install;
+pub(crate) mod mirror;
 pub(crate) mod prefetch;
 pub(crate) mod refresh;
 pub(crate) mod status;
@@ -42,7 +44,9 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Suspend(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Resume(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Delete(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Mirror(arguments) => arguments.run(printer),
         Command::AllowSecret(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
+        Command::Doctor(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Version(arguments) if arguments.is_offline() => arguments.run(printer),
         Command::Version(arguments) => runtime()?.block_on(arguments.run_in(&cluster, printer)),
         Command::Completion(arguments) => arguments.run(printer),

@@ -7,6 +7,7 @@ use crate::{
     exit, human,
     images::InvalidImages,
     manifests::InvalidManifest,
+    mirror,
     printer::Printer,
     wait,
 };
@@ -59,6 +60,8 @@ pub(crate) enum Error {
     NothingToUpgrade,
     #[error("nothing was uninstalled, because nobody agreed to it")]
     NotConfirmed,
+    #[error("without Coral, new pods of {workloads} find no node, or no image")]
+    WouldStrand { workloads: String },
     #[error("timed out after {} waiting until {object} is gone", human::duration(*after))]
     NotGone { object: String, after: Duration },
     #[error("failed to apply {object}: {message}")]
@@ -69,6 +72,8 @@ pub(crate) enum Error {
         waiting: String,
         namespace: String,
     },
+    #[error(transparent)]
+    Mirror(#[from] mirror::Error),
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
     #[error(transparent)]
@@ -120,10 +125,18 @@ impl Error {
                 "change what makes it, such as its CronJob, or its manifest before it is applied: `kubectl coral inject -f FILE`".to_owned(),
             ),
             Self::NotConfirmed => Some("--yes agrees to it".to_owned()),
+            Self::WouldStrand { .. } => Some(
+                "--uninject takes back what was injected, which replaces their pods; --leave-injected leaves them as they are".to_owned(),
+            ),
             Self::NotGone { .. } => Some("the same command again goes on from here; --timeout waits longer".to_owned()),
             Self::NotRunning { namespace, .. } => Some(format!("kubectl -n {namespace} get pods; kubectl -n {namespace} get events")),
             Self::Wait(error) => error.hint(),
-            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) | Self::WatchNeedsTable | Self::Refused { .. } | Self::File { .. } | Self::NoImages { .. } => None,
+            Self::Mirror(error) => error.hint(),
+            Self::File { .. } => Some("a path begins in the folder that you are in; - is standard input".to_owned()),
+            Self::NoImages { .. } => Some(
+                "images are those of Pods and of what makes Pods: Deployments, StatefulSets, DaemonSets, Jobs, CronJobs".to_owned(),
+            ),
+            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) | Self::WatchNeedsTable | Self::Refused { .. } => None,
         }
     }
 
@@ -132,6 +145,7 @@ impl Error {
             Self::Images(_) | Self::WatchNeedsTable => exit::USAGE,
             Self::NotRunning { .. } | Self::NotGone { .. } => exit::TIMED_OUT,
             Self::Wait(error) => error.exit_code(),
+            Self::Mirror(error) if error.is_usage() => exit::USAGE,
             // The reader has what it wanted: `kubectl coral status | head -1`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::SUCCESS,
             _ => exit::ERROR,

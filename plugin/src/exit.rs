@@ -10,7 +10,7 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const IMAGES_FAILED: u8 = 3;
 /// The time was up: with `--wait` before every image was there, for the installation before everything ran or was gone.
 pub(crate) const TIMED_OUT: u8 = 4;
-/// With `--wait`: interrupted by Ctrl-C. The Prefetch stays.
+/// With `--wait` and `--watch`: interrupted by Ctrl-C. The Prefetch stays.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The codes as the help text shows them.
@@ -21,7 +21,7 @@ Exit codes:
   2    a wrong command line; nothing was sent to the cluster
   3    --wait: images failed, and nothing will change without help
   4    the time was up before every image was there (--wait), or before everything ran or was gone (install, upgrade, uninstall)
-  130  --wait: interrupted by Ctrl-C; the Prefetch stays";
+  130  --wait, --watch: interrupted by Ctrl-C; the Prefetch stays";
 
 #[cfg(test)]
 mod tests {

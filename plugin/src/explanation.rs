@@ -55,6 +55,7 @@ fn on_a_node(pod: &Value, node: &str, matrix: &Matrix) -> Vec<String> {
             continue;
         };
         let state = match matrix.cell(node, image) {
+            Some(cell) if cell.state == CellState::Failed => format!("on {node} it {}", state(cell)),
             Some(cell) => format!("on {node} it is {}", state(cell)),
             None => format!("no Prefetch asks for it on {node}"),
         };
@@ -85,7 +86,7 @@ fn on_a_node(pod: &Value, node: &str, matrix: &Matrix) -> Vec<String> {
 /// The Pod has no node: the labels that it asks for, and who has them.
 fn on_no_node(pod: &Value, nodes: &[NodeFacts], matrix: &Matrix) -> Vec<String> {
     let scheduler = scheduler_message(pod);
-    let required = required_labels(&pod["spec"]);
+    let mut required = required_labels(&pod["spec"]);
     if required.is_empty() {
         return vec![format!(
             "it does not choose its node by image{}",
@@ -95,10 +96,13 @@ fn on_no_node(pod: &Value, nodes: &[NodeFacts], matrix: &Matrix) -> Vec<String> 
         )];
     }
     let candidates: Vec<&NodeFacts> = nodes.iter().filter(|node| is_candidate(&pod["spec"], node)).collect();
-    let images: BTreeMap<String, String> = workload::images_of_pod(&pod["spec"])
+    let images: Vec<(String, String)> = workload::images_of_pod(&pod["spec"])
         .into_iter()
         .filter_map(|image| Some((image.parse::<ImageReference>().ok()?.label_key(), image)))
         .collect();
+    let position = |key: &String| images.iter().position(|(of_image, _)| of_image == key);
+    // In the order of the containers; what is of none of them comes last.
+    required.sort_by_key(|key| position(key).unwrap_or(usize::MAX));
     let mut reasons = Vec::new();
     let mut places = Vec::new();
     for key in &required {
@@ -107,7 +111,7 @@ fn on_no_node(pod: &Value, nodes: &[NodeFacts], matrix: &Matrix) -> Vec<String> 
             .filter(|node| node.labels.contains_key(key))
             .map(|node| node.name.as_str())
             .collect();
-        let Some(image) = images.get(key) else {
+        let Some(image) = position(key).map(|position| &images[position].1) else {
             if holders.is_empty() {
                 reasons.push(format!(
                     "it asks for the node label {key}, which no node has and which is of no image in this pod: its selector is left over from another image; the annotation {} puts the right one there, and `kubectl coral uninject` takes it away",
@@ -171,6 +175,9 @@ fn missing(image: &str, candidates: &[&NodeFacts], matrix: &Matrix) -> String {
 
 /// Where an image stands on a node, in words.
 fn state(cell: &Cell) -> String {
+    if cell.state == CellState::Held {
+        return "held until its turn comes, or its Prefetch is resumed".to_owned();
+    }
     let mut text = cell.state.as_str().to_owned();
     if let Some(failure) = &cell.failure {
         text = format!("{text}: {}", failure.reason);
@@ -306,10 +313,10 @@ mod tests {
         let text = |nodes: &[NodeFacts], matrix: &Matrix| reasons(&injected(), nodes, matrix).join("\n");
         insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[])], &pulling), @"nginx:1.29 is on no node yet: node-2 (failed: NotFound), node-1 (pulling 45%)");
         insta::assert_snapshot!(text(&[node("node-1", &[])], &nothing), @r"
-        no Prefetch asks for redis:8 on a node that the pod could go to: `kubectl coral prefetch redis:8`
         no Prefetch asks for nginx:1.29 on a node that the pod could go to: `kubectl coral prefetch nginx:1.29`
+        no Prefetch asks for redis:8 on a node that the pod could go to: `kubectl coral prefetch redis:8`
         ");
-        insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[&nginx])], &nothing), @"no node has all of its images: redis:8 is on node-1; nginx:1.29 is on node-2");
+        insta::assert_snapshot!(text(&[node("node-1", &[&redis]), node("node-2", &[&nginx])], &nothing), @"no node has all of its images: nginx:1.29 is on node-2; redis:8 is on node-1");
         insta::assert_snapshot!(text(&[node("node-1", &[&redis, &nginx])], &nothing), @"node-1 has every image that it asks for, so it waits for something else; the scheduler says: 0/2 nodes are available");
         insta::assert_snapshot!(reasons(&pod(&json!({})), &[], &nothing).join("\n"), @"it does not choose its node by image; the scheduler says: 0/2 nodes are available");
     }

@@ -66,6 +66,15 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A limit that somebody set, which may be short: `350ms`, `15s`.
+pub(crate) fn limit(limit: Duration) -> String {
+    if limit < Duration::from_secs(1) {
+        format!("{}ms", limit.as_millis())
+    } else {
+        duration(limit)
+    }
+}
+
 /// A short duration with tenths below a minute: `3.2s`, `1m12s`.
 pub(crate) fn elapsed(elapsed: Duration) -> String {
     if elapsed < Duration::from_mins(1) {

@@ -2,7 +2,7 @@
 
 use coral_api::keys;
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt as _,
     api::{DeleteParams, DynamicObject, Preconditions, PropagationPolicy},
     core::ApiResource,
 };
@@ -18,7 +18,7 @@ use crate::{
 /// Label of everything that `deploy/` has in a cluster, but for the resource types.
 pub(crate) const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "coral");
 /// Label of the parts that says which Coral they are of.
-const VERSION: &str = "app.kubernetes.io/version";
+pub(crate) const VERSION: &str = "app.kubernetes.io/version";
 
 /// A Coral that is in the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -78,11 +78,28 @@ pub(crate) async fn namespace(cluster: &Cluster) -> Result<Option<String>, Reque
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",
     }));
-    let binding = get(cluster, &resource, keys::AGENT_SERVICE_ACCOUNT).await?;
-    Ok(binding.map(|binding| {
+    if let Some(binding) = get(cluster, &resource, keys::AGENT_SERVICE_ACCOUNT).await? {
         let namespace = binding.data["subjects"][0]["namespace"].as_str();
-        namespace.unwrap_or(keys::SYSTEM_NAMESPACE).to_owned()
-    }))
+        return Ok(Some(namespace.unwrap_or(keys::SYSTEM_NAMESPACE).to_owned()));
+    }
+    remaining_namespace(cluster).await
+}
+
+/// The namespace of an agent's service account whose binding somebody took away.
+async fn remaining_namespace(cluster: &Cluster) -> Result<Option<String>, RequestError> {
+    let (resource, _) = manifests::resource(&json!({"apiVersion": "v1", "kind": "ServiceAccount"}));
+    let selector = format!("{}={}", PART_OF.0, PART_OF.1);
+    let api = |client: Client| -> Api<DynamicObject> { Api::all_with(client, &resource) };
+    let mut found = None;
+    let each = |account: DynamicObject| {
+        if account.name_any() == keys::AGENT_SERVICE_ACCOUNT {
+            found = account.namespace();
+        }
+    };
+    match cluster.list_selected(api, Some(&selector), each).await {
+        Ok(()) | Err(RequestError::Forbidden { .. } | RequestError::NotFound { .. }) => Ok(found),
+        Err(error) => Err(error),
+    }
 }
 
 /// The namespace of the parts, for people who may not look: where it is unless somebody said otherwise.

@@ -17,6 +17,11 @@ const INSTRUCTIONS: &str = "kustomization.yaml";
 /// Where the optional parts are.
 const COMPONENTS: &str = "components";
 
+/// What kustomize calls a folder whose instructions are for what it is added to.
+const COMPONENT: &str = "Component";
+/// In a patch: the object goes.
+const DELETE: (&str, &str) = ("$patch", "delete");
+
 /// Kinds that are in no namespace.
 const CLUSTER_SCOPED: [&str; 11] = [
     "ClusterRole",
@@ -67,8 +72,7 @@ pub(crate) struct InvalidManifest {
 struct Kustomization {
     #[serde(rename = "apiVersion")]
     _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
+    kind: String,
     namespace: Option<String>,
     #[serde(default)]
     labels: Vec<Labels>,
@@ -78,6 +82,24 @@ struct Kustomization {
     components: Vec<String>,
     #[serde(default)]
     config_map_generator: Vec<ConfigMap>,
+    #[serde(default)]
+    patches: Vec<Patch>,
+}
+
+/// A change of objects that other files have.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    target: Target,
+    /// Operations of RFC 6902, or an object with [`DELETE`].
+    patch: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    kind: String,
+    name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,12 +130,17 @@ struct Labels {
 pub(crate) fn compose<S: AsRef<str>>(components: &[S]) -> Result<Vec<Value>, InvalidManifest> {
     let mut objects = compose_folder("")?;
     for component in components {
-        let mut optional = compose_folder(&format!("{COMPONENTS}/{}/", component.as_ref()))?;
+        let folder = format!("{COMPONENTS}/{}/", component.as_ref());
+        let mut optional = compose_folder(&folder)?;
         for object in &mut optional {
             // The labels of the base are not those of a component, and `uninstall` goes by them.
             object["metadata"]["labels"][PART_OF.0] = PART_OF.1.into();
         }
         objects.extend(optional);
+        let path = format!("{folder}{INSTRUCTIONS}");
+        for patch in instructions(&path)?.patches {
+            patch.apply(&mut objects, &path)?;
+        }
     }
     objects.sort_by_key(rank);
     Ok(objects)
@@ -146,10 +173,13 @@ fn rank(object: &Value) -> usize {
 /// What the folder's instructions make of it; the folder is empty or ends with a slash.
 fn compose_folder(folder: &str) -> Result<Vec<Value>, InvalidManifest> {
     let path = format!("{folder}{INSTRUCTIONS}");
-    let instructions: Kustomization = documents(&path)?.pop().ok_or_else(|| InvalidManifest {
-        path: path.clone(),
-        reason: "it is empty".to_owned(),
-    })?;
+    let instructions = instructions(&path)?;
+    if !instructions.patches.is_empty() && instructions.kind != COMPONENT {
+        return Err(InvalidManifest {
+            path,
+            reason: "only components have patches".to_owned(),
+        });
+    }
     let mut objects = Vec::new();
     for resource in instructions.resources.iter().chain(&instructions.components) {
         let path = format!("{folder}{}", resource.trim_start_matches("./").trim_end_matches('/'));
@@ -174,6 +204,39 @@ fn compose_folder(folder: &str) -> Result<Vec<Value>, InvalidManifest> {
         }
     }
     Ok(objects)
+}
+
+fn instructions(path: &str) -> Result<Kustomization, InvalidManifest> {
+    documents(path)?.pop().ok_or_else(|| InvalidManifest {
+        path: path.to_owned(),
+        reason: "it is empty".to_owned(),
+    })
+}
+
+impl Patch {
+    /// Changes the one object that is meant.
+    fn apply(&self, objects: &mut Vec<Value>, instructions: &str) -> Result<(), InvalidManifest> {
+        let Target { kind, name } = &self.target;
+        let invalid = |reason: &dyn std::fmt::Display| InvalidManifest {
+            path: instructions.to_owned(),
+            reason: format!("the patch of {kind} {name}: {reason}"),
+        };
+        let is_meant = |object: &Value| object["kind"] == **kind && object["metadata"]["name"] == **name;
+        let index = objects.iter().position(is_meant);
+        let index = index.ok_or_else(|| invalid(&"there is none"))?;
+        let change: Value = serde_saphyr::from_str(&self.patch).map_err(|error| invalid(&error))?;
+        if change.is_array() {
+            let operations: json_patch::Patch = serde_json::from_value(change).map_err(|error| invalid(&error))?;
+            json_patch::patch(&mut objects[index], &operations).map_err(|error| invalid(&error))
+        } else if change[DELETE.0] == DELETE.1 {
+            objects.remove(index);
+            Ok(())
+        } else {
+            Err(invalid(
+                &"only operations of RFC 6902 and the deletion of an object are understood",
+            ))
+        }
+    }
 }
 
 impl ConfigMap {
@@ -263,7 +326,14 @@ mod tests {
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
         let mut kustomized: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        kustomized.iter_mut().for_each(whole_numbers);
+        for object in &mut kustomized {
+            whole_numbers(object);
+            // kustomize does not know of admission policies that they are in no namespace, and gives them one, which API servers ignore.
+            let (_, is_namespaced) = resource(object);
+            if let Some(metadata) = object["metadata"].as_object_mut().filter(|_| !is_namespaced) {
+                metadata.remove("namespace");
+            }
+        }
         kustomized
     }
 
@@ -290,7 +360,7 @@ mod tests {
     #[test]
     fn every_optional_part_is_what_kustomize_makes_of_it_and_has_our_label() {
         let overlay = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let base = compose::<&str>(&[]).unwrap().len();
+        let base = by_name(compose::<&str>(&[]).unwrap());
         for component in components() {
             let text = format!("resources: [../../deploy]\ncomponents: [../../deploy/components/{component}]\n");
             fs::write(overlay.path().join(INSTRUCTIONS), text).unwrap();
@@ -298,7 +368,7 @@ mod tests {
                 by_name(compose(&[component]).unwrap()),
                 by_name(kustomize(overlay.path())),
             );
-            assert!(ours.len() > base, "{component}");
+            assert!(ours != base, "{component}");
             assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
             for (name, object) in ours {
                 let is_labelled = object["metadata"]["labels"][PART_OF.0] == PART_OF.1;

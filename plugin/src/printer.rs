@@ -81,7 +81,8 @@ impl Printer {
     }
 }
 
-fn terminal_width() -> Option<usize> {
+/// Columns of the terminal that standard output is, if it is one.
+pub(crate) fn terminal_width() -> Option<usize> {
     comfy_table::Table::new()
         .width()
         .map(usize::from)

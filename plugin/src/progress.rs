@@ -4,6 +4,8 @@ mod plain;
 pub(crate) mod steps;
 mod terminal;
 
+use std::time::Duration;
+
 use coral_api::Prefetch;
 
 use crate::{
@@ -112,15 +114,20 @@ impl Snapshot {
 impl NodeLine {
     /// The state in one line, without the bytes, which change all the time.
     pub(crate) fn summary(&self) -> String {
-        self.parts(None).join(", ")
+        self.parts(Vec::new()).join(", ")
     }
 
-    /// The state in one line, with the bytes. What matters least comes last, where narrow terminals cut.
-    pub(crate) fn detailed(&self) -> String {
-        self.parts(self.bytes()).join(", ")
+    /// The state in one line of at most so many characters, with the bytes. What matters least comes last, and is left out where there is
+    /// no room for it.
+    pub(crate) fn detailed(&self, room: usize) -> String {
+        let mut parts = self.parts(self.bytes());
+        while parts.len() > 1 && parts.join(", ").chars().count() > room {
+            parts.pop();
+        }
+        parts.join(", ")
     }
 
-    fn parts(&self, bytes: Option<String>) -> Vec<String> {
+    fn parts(&self, bytes: Vec<String>) -> Vec<String> {
         let mut parts = vec![format!("{} of {}", self.present, human::counted(self.wanted, "image"))];
         for (number, what) in [(self.failed, "failed"), (self.retrying, "retrying")] {
             if number > 0 {
@@ -137,17 +144,20 @@ impl NodeLine {
         parts
     }
 
-    /// `512 MB of 1.24 GB, 48.0 MB/s`
-    fn bytes(&self) -> Option<String> {
-        let Transfer { done, total, rate } = self.transfer?;
-        let total = total
-            .map(|total| format!(" of {}", human::bytes(total)))
-            .unwrap_or_default();
-        let rate = rate.filter(|rate| *rate > 0);
-        let rate = rate
-            .map(|rate| format!(", {}/s", human::bytes(rate)))
-            .unwrap_or_default();
-        Some(format!("{}{total}{rate}", human::bytes(done)))
+    /// `512 MB of 1.24 GB`, `48.0 MB/s`, `15s left`
+    fn bytes(&self) -> Vec<String> {
+        let Some(Transfer { done, total, rate }) = self.transfer else {
+            return Vec::new();
+        };
+        let of = total.map(|total| format!(" of {}", human::bytes(total)));
+        let mut parts = vec![format!("{}{}", human::bytes(done), of.unwrap_or_default())];
+        if let Some(rate) = rate.filter(|rate| *rate > 0) {
+            parts.push(format!("{}/s", human::bytes(rate)));
+            let rest = total.and_then(|total| total.checked_sub(done)).filter(|rest| *rest > 0);
+            parts
+                .extend(rest.map(|rest| format!("{} left", human::duration(Duration::from_secs(rest.div_ceil(rate))))));
+        }
+        parts
     }
 
     /// Parts of a thousand; an image that is being pulled counts for the share that has come.
@@ -258,9 +268,15 @@ mod tests {
         let line = &snapshot.lines.as_ref().unwrap()[0];
         assert_eq!(line.summary(), "1 of 3 images, pulling b:1, c:1");
         assert_eq!(
-            line.detailed(),
-            "1 of 3 images, 1.00 GB of 2.00 GB, 100 MB/s, pulling b:1, c:1"
+            line.detailed(80),
+            "1 of 3 images, 1.00 GB of 2.00 GB, 100 MB/s, 10s left, pulling b:1, c:1"
         );
+        assert_eq!(
+            line.detailed(58),
+            "1 of 3 images, 1.00 GB of 2.00 GB, 100 MB/s, 10s left"
+        );
+        assert_eq!(line.detailed(50), "1 of 3 images, 1.00 GB of 2.00 GB, 100 MB/s");
+        assert_eq!(line.detailed(0), "1 of 3 images");
         assert_eq!(line.permille(), 333 + 333);
     }
 

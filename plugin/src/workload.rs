@@ -18,6 +18,9 @@ pub(crate) const KINDS: [Kind; 9] = [
     Kind::new("batch/v1", "CronJob", "/spec/jobTemplate/spec/template/spec", &["cj"]),
 ];
 
+/// Kinds whose pods cannot be changed once they are there.
+const FIXED: [&str; 3] = ["Pod", "PodTemplate", "Job"];
+
 /// A kind that has pods.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Kind {
@@ -40,6 +43,11 @@ impl Kind {
             pod_spec,
             short_names,
         }
+    }
+
+    /// Whether its pods cannot be changed once the object is there.
+    pub(crate) fn is_fixed(&self) -> bool {
+        FIXED.contains(&self.name)
     }
 
     /// What it is to the API server.

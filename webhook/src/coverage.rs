@@ -1,68 +1,112 @@
 //! Which images are being prefetched, for the warnings. Nothing depends on it: without it, or with what was true a while ago,
 //! admissions are answered all the same.
+//!
+//! A watch of one's own, and not kube's `watcher`, because that one keeps to itself when the API server says that nothing has changed. Here this
+//! is what counts: an old list may be as good as new, or a warning from it may be wrong.
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    pin::pin,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use coral_api::{ImageReference, Prefetch, prefetch::PullPolicy};
 use futures::StreamExt as _;
 use kube::{
     Api, Client, ResourceExt as _,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
+    api::{ListParams, WatchEvent, WatchParams},
+    core::{DeserializeGuard, Status},
 };
+use tokio::time::{Instant, timeout};
 
-use crate::mutate::Coverage;
+use crate::{metrics::Metrics, mutate::Coverage};
+
+/// For how long what is known is used without word from the API server that it is true still. Then no image is said to be covered by no
+/// Prefetch any more: somebody may have made one since.
+pub(crate) const TRUSTED: Duration = Duration::from_mins(5);
+/// How long a watch may be silent. The API server says every minute how far it is.
+const SILENCE: Duration = Duration::from_secs(150);
+/// How long one watch lasts; then everything is listed again.
+const WATCH_SECONDS: u32 = 290;
+/// Prefetches in one page of a list: some have thousands of lines of status, and are in memory all at once.
+const PAGE: u32 = 50;
 
 /// The newest coverage, if any. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KnownCoverage(Arc<RwLock<Option<Arc<Coverage>>>>);
+pub(crate) struct KnownCoverage(Arc<RwLock<Option<Known>>>);
+
+#[derive(Debug)]
+struct Known {
+    coverage: Arc<Coverage>,
+    /// When the API server last said that it is so.
+    confirmed: Instant,
+}
 
 impl KnownCoverage {
-    pub(crate) fn get(&self) -> Option<Arc<Coverage>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is known at this time; nothing where it may not be true any more.
+    pub(crate) fn get(&self, now: Instant) -> Option<Arc<Coverage>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Known { coverage, confirmed } = known.as_ref()?;
+        (now.saturating_duration_since(*confirmed) <= TRUSTED).then(|| Arc::clone(coverage))
     }
 
     fn set(&self, coverage: Coverage) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(coverage));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Known {
+            coverage: Arc::new(coverage),
+            confirmed: Instant::now(),
+        });
+    }
+
+    /// What is known is true still.
+    fn confirm(&self) {
+        if let Some(known) = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner) {
+            known.confirmed = Instant::now();
+        }
     }
 }
 
+/// Why a watch is over.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("failed to list the Prefetches")]
+    List(#[source] kube::Error),
+    #[error("failed to begin the watch")]
+    Begin(#[source] kube::Error),
+    #[error("failed to go on with the watch")]
+    Watch(#[source] kube::Error),
+    #[error("the API server ends the watch: {}", .0.message)]
+    Told(Box<Status>),
+    #[error("the API server has said nothing for {} s", SILENCE.as_secs())]
+    Silent,
+}
+
 type Images = (Vec<ImageReference>, bool);
+
+/// A Prefetch, or one that this version cannot read and that covers nothing.
+type Guarded = DeserializeGuard<Prefetch>;
 
 /// What every Prefetch names. Their statuses change all the time, what they name hardly ever.
 #[derive(Debug, Default)]
 struct Named {
     by_prefetch: HashMap<(String, String), Images>,
-    /// A list that is not complete yet must not replace one that was.
-    listing: Option<HashMap<(String, String), Images>>,
 }
 
 impl Named {
+    fn insert(&mut self, prefetch: &Guarded) -> bool {
+        let images = images(prefetch);
+        self.by_prefetch.insert(key(prefetch), images.clone()) != Some(images)
+    }
+
     /// Takes an event in. Returns whether anything is different now.
-    fn take(&mut self, event: Event<Prefetch>) -> bool {
+    fn take(&mut self, event: WatchEvent<Guarded>) -> Result<bool, Broken> {
         match event {
-            Event::Init => self.listing = Some(HashMap::new()),
-            Event::InitApply(prefetch) => {
-                self.listing
-                    .get_or_insert_default()
-                    .insert(key(&prefetch), images(&prefetch));
-            }
-            Event::InitDone => {
-                self.by_prefetch = self.listing.take().unwrap_or_default();
-                return true;
-            }
-            Event::Apply(prefetch) => {
-                let images = images(&prefetch);
-                return self.by_prefetch.insert(key(&prefetch), images.clone()) != Some(images);
-            }
-            Event::Delete(prefetch) => return self.by_prefetch.remove(&key(&prefetch)).is_some(),
+            WatchEvent::Added(prefetch) | WatchEvent::Modified(prefetch) => Ok(self.insert(&prefetch)),
+            WatchEvent::Deleted(prefetch) => Ok(self.by_prefetch.remove(&key(&prefetch)).is_some()),
+            WatchEvent::Bookmark(_) => Ok(false),
+            WatchEvent::Error(status) => Err(Broken::Told(status)),
         }
-        false
     }
 
     fn coverage(&self) -> Coverage {
@@ -76,89 +120,68 @@ impl Named {
     }
 }
 
-fn key(prefetch: &Prefetch) -> (String, String) {
+fn key(prefetch: &Guarded) -> (String, String) {
     (prefetch.namespace().unwrap_or_default(), prefetch.name_any())
 }
 
-fn images(prefetch: &Prefetch) -> Images {
-    let images = prefetch.spec.images.iter().filter_map(|image| image.parse().ok());
-    (images.collect(), prefetch.spec.pull_policy == PullPolicy::Always)
+fn images(prefetch: &Guarded) -> Images {
+    let Ok(Prefetch { spec, .. }) = &prefetch.0 else {
+        return Images::default();
+    };
+    let images = spec.images.iter().filter_map(|image| image.parse().ok());
+    (images.collect(), spec.pull_policy == PullPolicy::Always)
 }
 
 /// Keeps `known` up to date, for ever.
-pub(crate) async fn follow(client: Client, known: KnownCoverage) {
-    let mut events = watcher(Api::<Prefetch>::all(client), watcher::Config::default())
-        .backoff(coral_runtime::watch_backoff())
-        .boxed();
-    let mut named = Named::default();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                if named.take(event) {
-                    known.set(named.coverage());
-                }
-            }
-            Err(error) => tracing::warn!(error = %error, "The watch of Prefetches broke; it is begun again"),
+pub(crate) async fn follow(client: Client, known: KnownCoverage, metrics: Metrics) -> Infallible {
+    let api: Api<Guarded> = Api::all(client);
+    metrics.prefetches_are_known();
+    let mut pauses = coral_runtime::watch_backoff();
+    loop {
+        let began = Instant::now();
+        if let Err(broken) = once(&api, &known, &metrics).await {
+            let cause = std::error::Error::source(&broken).map(ToString::to_string);
+            tracing::warn!(error = %broken, cause, "The watch of Prefetches broke; it is begun again");
         }
+        if began.elapsed() >= SILENCE {
+            pauses = coral_runtime::watch_backoff();
+        }
+        // Also behind one that ended in good order: it may have done so at once.
+        tokio::time::sleep(pauses.next().unwrap_or(SILENCE)).await;
     }
+}
+
+/// Lists all Prefetches, and watches them until the API server ends the watch in good order.
+async fn once(api: &Api<Guarded>, known: &KnownCoverage, metrics: &Metrics) -> Result<(), Broken> {
+    let mut named = Named::default();
+    let mut page = ListParams::default().limit(PAGE);
+    let version = loop {
+        let list = timeout(SILENCE, api.list(&page)).await.map_err(|_| Broken::Silent)?;
+        let list = list.map_err(Broken::List)?;
+        for prefetch in &list.items {
+            named.insert(prefetch);
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = ListParams::default().limit(PAGE).continue_token(&token),
+            None => break list.metadata.resource_version.unwrap_or_default(),
+        }
+    };
+    known.set(named.coverage());
+    metrics.prefetches_are_known();
+    let parameters = WatchParams::default().timeout(WATCH_SECONDS);
+    let begun = timeout(SILENCE, api.watch(&parameters, &version)).await;
+    let events = begun.map_err(|_| Broken::Silent)?.map_err(Broken::Begin)?;
+    let mut events = pin!(events);
+    while let Some(event) = timeout(SILENCE, events.next()).await.map_err(|_| Broken::Silent)? {
+        if named.take(event.map_err(Broken::Watch)?)? {
+            known.set(named.coverage());
+        } else {
+            known.confirm();
+        }
+        metrics.prefetches_are_known();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::mutate::{Options, mutate};
-
-    fn prefetch(name: &str, images: &[&str], pull_policy: &str) -> Prefetch {
-        serde_json::from_value(json!({
-            "apiVersion": "image.stvz.io/v1alpha1",
-            "kind": "Prefetch",
-            "metadata": {"name": name, "namespace": "shop"},
-            "spec": {"images": images, "pullPolicy": pull_policy},
-        }))
-        .unwrap()
-    }
-
-    /// The warnings about a pod with this image.
-    fn warnings(named: &Named, image: &str) -> Vec<String> {
-        let pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"annotations": {"image.stvz.io/inject": "selectors,pull-policy"}},
-            "spec": {"containers": [{"name": "a", "image": image}]},
-        });
-        let options = Options {
-            coverage: Some(&named.coverage()),
-            ..Options::default()
-        };
-        mutate(&pod, &options).unwrap().warnings
-    }
-
-    #[test]
-    fn only_what_prefetches_name_makes_a_difference() {
-        let mut named = Named::default();
-        assert!(!named.take(Event::Init));
-        assert!(!named.take(Event::InitApply(prefetch("one", &["nginx:1.29"], "IfNotPresent"))));
-        assert!(named.take(Event::InitDone));
-        assert_eq!(warnings(&named, "docker.io/library/nginx:1.29"), Vec::<String>::new());
-        assert_eq!(warnings(&named, "redis:8").len(), 1);
-
-        assert!(!named.take(Event::Apply(prefetch("one", &["nginx:1.29"], "IfNotPresent"))));
-        assert!(named.take(Event::Apply(prefetch("two", &["redis:8", "busybox"], "IfNotPresent"))));
-        assert_eq!(warnings(&named, "redis:8"), Vec::<String>::new());
-        assert_eq!(warnings(&named, "busybox").len(), 1, "its tag moves");
-        assert!(named.take(Event::Apply(prefetch("two", &["redis:8", "busybox"], "Always"))));
-        assert_eq!(warnings(&named, "busybox"), Vec::<String>::new());
-
-        // A list that begins anew takes nothing away before it is complete.
-        assert!(!named.take(Event::Init));
-        assert_eq!(warnings(&named, "redis:8"), Vec::<String>::new());
-        assert!(!named.take(Event::InitApply(prefetch("two", &["busybox"], "Always"))));
-        assert!(named.take(Event::InitDone));
-        assert_eq!(warnings(&named, "nginx:1.29").len(), 1);
-        assert!(named.take(Event::Delete(prefetch("two", &["busybox"], "Always"))));
-        assert!(!named.take(Event::Delete(prefetch("two", &["busybox"], "Always"))));
-        assert_eq!(warnings(&named, "busybox").len(), 2);
-    }
-}
+mod tests;

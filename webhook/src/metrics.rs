@@ -27,9 +27,11 @@ use crate::review::{Malformed, Reviewed};
 pub(crate) struct Metrics {
     admissions: Family<AdmissionLabels, Counter>,
     duration: Histogram,
+    failed_requests: Family<RequestLabels, Counter>,
     failed_handshakes: Counter,
     connections: Gauge,
     expiry: Gauge<f64, AtomicU64>,
+    prefetches_known: Gauge<f64, AtomicU64>,
     has_certificate: Arc<AtomicBool>,
     is_ending: Arc<AtomicBool>,
 }
@@ -40,15 +42,22 @@ struct AdmissionLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RequestLabels {
+    code: u16,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             admissions: Family::default(),
             // 50 µs to 0.2 s: an admission is no more than reading and writing JSON.
             duration: Histogram::new(exponential_buckets(0.000_05, 2.0, 13)),
+            failed_requests: Family::default(),
             failed_handshakes: Counter::default(),
             connections: Gauge::default(),
             expiry: Gauge::default(),
+            prefetches_known: Gauge::default(),
             has_certificate: Arc::default(),
             is_ending: Arc::default(),
         }
@@ -71,6 +80,11 @@ impl Metrics {
             self.duration.clone(),
         );
         registry.register(
+            "failed_requests",
+            "Requests that were answered with an error of HTTP, by its code",
+            self.failed_requests.clone(),
+        );
+        registry.register(
             "failed_handshakes",
             "TLS handshakes that came to nothing",
             self.failed_handshakes.clone(),
@@ -82,12 +96,24 @@ impl Metrics {
             Unit::Seconds,
             self.expiry.clone(),
         );
+        registry.register_with_unit(
+            "prefetches_known_timestamp",
+            "When the API server last said which Prefetches there are, since the epoch; 0 where they are not watched",
+            Unit::Seconds,
+            self.prefetches_known.clone(),
+        );
         registry
     }
 
     /// Whether admissions can be answered, and more of them are welcome.
     pub(crate) fn is_ready(&self) -> bool {
         self.has_certificate.load(Ordering::Relaxed) && !self.is_ending.load(Ordering::Relaxed)
+    }
+
+    /// What is known of Prefetches is true now. When it begins to be watched, too: from then on, it is missed.
+    pub(crate) fn prefetches_are_known(&self) {
+        let now = Timestamp::now().duration_since(Timestamp::UNIX_EPOCH);
+        self.prefetches_known.set(now.as_secs_f64());
     }
 
     pub(crate) fn certificate_is(&self, not_after: Timestamp) {
@@ -113,6 +139,10 @@ impl Metrics {
         };
         self.admissions.get_or_create(&labels).inc();
         self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn request_failed(&self, code: u16) {
+        self.failed_requests.get_or_create(&RequestLabels { code }).inc();
     }
 
     pub(crate) fn handshake_failed(&self) {
@@ -145,6 +175,7 @@ mod tests {
         metrics.certificate_is(Timestamp::from_second(1_000).unwrap());
         assert!(metrics.is_ready());
         metrics.answered(&Err(Malformed::NoRequest), Duration::from_millis(1));
+        metrics.request_failed(413);
         metrics.handshake_failed();
         let _connected = metrics.connected();
         let mut text = String::new();
@@ -152,13 +183,51 @@ mod tests {
         for line in [
             r#"coral_webhook_admissions_total{kind="",result="malformed"} 1"#,
             "coral_webhook_admission_duration_seconds_count 1",
+            r#"coral_webhook_failed_requests_total{code="413"} 1"#,
             "coral_webhook_failed_handshakes_total 1",
             "coral_webhook_connections 1",
             "coral_webhook_certificate_expiry_timestamp_seconds 1000.0",
+            "coral_webhook_prefetches_known_timestamp_seconds 0.0",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
         metrics.ends();
         assert!(!metrics.is_ready());
+    }
+
+    /// The alerts are about metrics that exist. Those of the controller and the agent are looked at in the controller's tests.
+    #[test]
+    fn alerts_name_only_metrics_that_exist() {
+        let metrics = Metrics::default();
+        metrics.answered(&Err(Malformed::NoRequest), Duration::from_millis(1));
+        metrics.request_failed(413);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics.registry()).unwrap();
+        let known: std::collections::BTreeSet<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .collect();
+        let rules = include_str!("../../deploy/components/monitoring/prometheus-rule.yaml");
+        let rules: serde_json::Value = serde_saphyr::from_str(rules).unwrap();
+        let groups = rules["spec"]["groups"].as_array().unwrap();
+        let group = groups.iter().find(|group| group["name"] == "coral-webhook").unwrap();
+        let expressions: Vec<&str> = group["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| rule["expr"].as_str().unwrap())
+            .collect();
+        let mut named = 0;
+        for expression in &expressions {
+            let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            for name in words.filter(|word| word.starts_with("coral_")) {
+                assert!(known.contains(name), "there is no {name}, in {expression}");
+                named += 1;
+            }
+        }
+        assert!(named >= expressions.len(), "{named} names in {expressions:?}");
+        let refused = format!("result=\"{}\"", crate::review::Verdict::Refused.as_str());
+        assert!(expressions.iter().any(|expression| expression.contains(&refused)));
     }
 }

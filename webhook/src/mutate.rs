@@ -13,6 +13,8 @@ mod advice;
 mod patch;
 mod pod;
 mod record;
+#[cfg(feature = "server")]
+mod sketch;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,8 @@ use coral_api::keys;
 use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 
+#[cfg(feature = "server")]
+pub(crate) use self::sketch::Sketch;
 pub use self::{
     advice::Coverage,
     template::Kind,
@@ -137,8 +141,8 @@ pub fn mutate(object: &Value, options: &Options) -> Result<Outcome, Refusal> {
             .iter()
             .filter(|(key, _)| wish::WRITTEN.contains(&key.as_str()));
         let written = written.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let places = places_of(object, kind).unwrap_or_default();
-        outcome.patch = change(object, kind, &wish, written, stored);
+        let places = places_of(object, kind);
+        outcome.patch = change(object, kind, places.as_ref(), &wish, written, stored);
         // Nobody reads what the API server says to a controller.
         if !has_controller(object) {
             outcome.warnings = advice::unknown_annotations(annotations);
@@ -148,9 +152,12 @@ pub fn mutate(object: &Value, options: &Options) -> Result<Outcome, Refusal> {
                     keys::INJECTED_ANNOTATION
                 ));
             }
-            outcome
-                .warnings
-                .extend(advice::advice(kind, &wish, &places, options.coverage));
+            outcome.warnings.extend(advice::advice(
+                kind,
+                &wish,
+                &places.unwrap_or_default(),
+                options.coverage,
+            ));
         }
     }
     Ok(outcome)
@@ -168,7 +175,7 @@ pub fn inject(object: &Value, wish: &Wish, coverage: Option<&Coverage>) -> Resul
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect();
     Ok(Outcome {
-        patch: change(object, kind, wish, written, None),
+        patch: change(object, kind, Some(&places), wish, written, None),
         warnings: advice::advice(kind, wish, &places, coverage),
     })
 }
@@ -178,8 +185,8 @@ pub fn inject(object: &Value, wish: &Wish, coverage: Option<&Coverage>) -> Resul
 /// # Errors
 /// When the object runs no pods.
 pub fn uninject(object: &Value) -> Result<Vec<PatchOperation>, Refusal> {
-    let (kind, _) = workload(object)?;
-    Ok(change(object, kind, &Wish::default(), Map::new(), None))
+    let (kind, places) = workload(object)?;
+    Ok(change(object, kind, Some(&places), &Wish::default(), Map::new(), None))
 }
 
 /// Whether an object is one that may be changed at all.
@@ -253,6 +260,7 @@ fn record_of(object: &Value) -> Option<Record> {
 fn change(
     object: &Value,
     kind: Kind,
+    places: Option<&Places>,
     wish: &Wish,
     mut written: Map<String, Value>,
     stored: Option<&Value>,
@@ -267,11 +275,11 @@ fn change(
         .and_then(|stored| at(stored, kind.spec_path()));
     let has_arrived = |placement: Placement, key: &str| stored_spec.is_some_and(|spec| !asks_for(spec, placement, key));
     let mut record = Record::default();
-    if let Some(before) = places_of(object, kind) {
+    if let Some(before) = places {
         let mut after = before.clone();
         after.restore(&own.merged(known.unwrap_or_default()));
         record = after.inject(wish, has_arrived);
-        after.difference(&before, kind.spec_path(), &mut operations);
+        after.difference(before, kind.spec_path(), &mut operations);
     }
 
     let annotations = at(object, &ANNOTATIONS);

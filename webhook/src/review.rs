@@ -1,13 +1,12 @@
 //! `AdmissionReview` in, `AdmissionReview` out. No network and no clock: bytes to bytes.
 //!
-//! The envelope is read into types of our own, and the object into a [`Value`]: kube's `DynamicObject` has typed metadata, which costs time and
+//! The envelope is read into types of our own, and of the object what is needed: kube's `DynamicObject` has all of it, and typed metadata, which
 //! forgets what it does not know.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::mutate::{Coverage, Kind, Operation, Options, Outcome, mutate};
+use crate::mutate::{Coverage, Kind, Operation, Options, Outcome, Sketch, mutate};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -28,9 +27,9 @@ struct Request {
     uid: String,
     operation: String,
     #[serde(default)]
-    object: Value,
+    object: Sketch,
     #[serde(default)]
-    old_object: Value,
+    old_object: Sketch,
 }
 
 #[derive(Serialize)]
@@ -114,16 +113,17 @@ pub(crate) fn review(body: &[u8], coverage: Option<&Coverage>) -> Result<Reviewe
         return Err(Malformed::Version { api_version, kind });
     }
     let request = request.ok_or(Malformed::NoRequest)?;
+    let (Sketch(object), Sketch(stored)) = (&request.object, &request.old_object);
     let operation = match request.operation.as_str() {
         "CREATE" => Some(Operation::Create),
-        "UPDATE" => Some(Operation::Update(&request.old_object)),
+        "UPDATE" => Some(Operation::Update(stored)),
         // Nothing can be done about an object that goes.
         _ => None,
     };
     let outcome = operation.map_or(Ok(Outcome::default()), |operation| {
-        mutate(&request.object, &Options { operation, coverage })
+        mutate(object, &Options { operation, coverage })
     });
-    let kind = Kind::of(&request.object);
+    let kind = Kind::of(object);
     let (response, verdict) = match outcome {
         Ok(Outcome { patch, mut warnings }) => {
             warnings.truncate(MAX_WARNINGS);
@@ -177,7 +177,7 @@ pub(crate) fn review(body: &[u8], coverage: Option<&Coverage>) -> Result<Reviewe
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -15,12 +15,22 @@ use crate::{
         plan::Settings,
     },
     coverage::{self, KnownCoverage},
+    handler::{reviewer, router},
     metrics::Metrics,
-    server::{Limits, router, serve, tls_config},
+    review::Malformed,
+    server::{Limits, serve, tls_config},
 };
 
 /// Runs the webhook until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    run_with(args, reviewer).await
+}
+
+/// The same, with something else that answers.
+pub(crate) async fn run_with<A>(args: Args, answer: impl FnOnce(Metrics, KnownCoverage) -> A) -> anyhow::Result<()>
+where
+    A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
+{
     let Args {
         listen_tls,
         watch_prefetches,
@@ -47,7 +57,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         None
     };
     if let Some(client) = client.clone().filter(|_| watch_prefetches) {
-        background.spawn(coverage::follow(client, coverage.clone()));
+        let (coverage, metrics) = (coverage.clone(), metrics.clone());
+        background.spawn(async move { match coverage::follow(client, coverage, metrics).await {} });
     }
     if let Some(keep) = keep_certificate(certificate, client, served.clone()) {
         background.spawn(keep);
@@ -56,7 +67,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let health = metrics.clone();
     coral_runtime::serve(&http, metrics.registry(), move || health.is_ready()).await?;
     let limits = Limits::default();
-    let router = router(metrics.clone(), coverage, limits);
+    let router = router(answer(metrics.clone(), coverage), metrics.clone(), limits);
     let tls = tls_config(provider, served)?;
     tracing::info!(address = %listen_tls, "The webhook starts");
     let ending = metrics.clone();

@@ -3,17 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{
-    Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest as _, Request},
-    http::{
-        StatusCode,
-        header::{CONNECTION, CONTENT_TYPE},
-    },
-    response::{IntoResponse as _, Response},
-    routing::post,
-};
+use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -28,16 +18,17 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{certificate::ServedCertificate, coverage::KnownCoverage, metrics::Metrics, review::review};
-
-/// Where the API server sends reviews.
-pub(crate) const PATH: &str = "/mutate";
+use crate::{certificate::ServedCertificate, metrics::Metrics};
 
 /// What the server allows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Bytes of a request. The API server takes objects of up to 3 MiB, and an update sends two.
     pub(crate) body: usize,
+    /// Bytes of all requests that are being read at the same time. What is more is turned away: the memory of a webhook has a limit, too.
+    pub(crate) bodies: usize,
+    /// Requests at the same time, over all connections. One more is turned away.
+    pub(crate) requests: usize,
     /// Connections at the same time. One more waits until there is room.
     pub(crate) connections: usize,
     /// Time for the TLS handshake.
@@ -56,6 +47,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 8 << 20,
+            bodies: 32 << 20,
+            requests: 1_000,
             connections: 512,
             handshake: Duration::from_secs(5),
             headers: Duration::from_mins(1),
@@ -75,55 +68,6 @@ pub(crate) fn tls_config(provider: Arc<CryptoProvider>, served: ServedCertificat
         .with_cert_resolver(Arc::new(served));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// What answers requests.
-pub(crate) fn router(metrics: Metrics, coverage: KnownCoverage, limits: Limits) -> Router {
-    let admit = async move |request: Request| admit(request, &metrics, &coverage, limits.request).await;
-    Router::new()
-        .route(PATH, post(admit))
-        .layer(DefaultBodyLimit::max(limits.body))
-}
-
-async fn admit(request: Request, metrics: &Metrics, coverage: &KnownCoverage, limit: Duration) -> Response {
-    let content_type = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        return (
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the media type of a review is application/json",
-        )
-            .into_response();
-    }
-    let body = match timeout(limit, Bytes::from_request(request, &())).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(rejection)) => return rejection.into_response(),
-        Err(_) => {
-            // What is left of the request is not waited for.
-            return (
-                StatusCode::REQUEST_TIMEOUT,
-                [(CONNECTION, "close")],
-                "the request took too long",
-            )
-                .into_response();
-        }
-    };
-    let began = std::time::Instant::now();
-    let reviewed = review(&body, coverage.get().as_deref());
-    metrics.answered(&reviewed, began.elapsed());
-    match reviewed {
-        Ok(reviewed) => ([(CONTENT_TYPE, "application/json")], reviewed.body).into_response(),
-        Err(error) => {
-            let cause = std::error::Error::source(&error)
-                .map(|cause| format!(": {cause}"))
-                .unwrap_or_default();
-            (StatusCode::BAD_REQUEST, format!("{error}{cause}")).into_response()
-        }
-    }
 }
 
 /// Answers on `listener` until `shutdown` completes, and then for as long as requests are under way.
@@ -209,6 +153,7 @@ impl Connection {
         builder
             .http1()
             .timer(TokioTimer::new())
+            .max_buf_size(64 << 10)
             .header_read_timeout(self.limits.headers);
         builder
             .http2()

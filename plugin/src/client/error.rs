@@ -19,7 +19,7 @@ pub(crate) enum RequestError {
         reason: String,
         hint: String,
     },
-    #[error("failed to get an answer from the Kubernetes API server at {server} within {}", human::duration(*after))]
+    #[error("failed to get an answer from the Kubernetes API server at {server} within {}", human::limit(*after))]
     NoAnswer { server: String, after: Duration },
     #[error("the Kubernetes API server at {server} does not accept your credentials: {message}")]
     Unauthorized { server: String, message: String },
@@ -30,7 +30,11 @@ pub(crate) enum RequestError {
     #[error("namespace {namespace:?} does not exist")]
     NoNamespace { namespace: String },
     #[error("{message}")]
-    NotFound { message: String },
+    NotFound {
+        message: String,
+        /// What was looked for, as `kubectl get` names it; empty where the server does not say.
+        kind: String,
+    },
     #[error("{message}")]
     Invalid { message: String },
     #[error("{message}")]
@@ -71,7 +75,10 @@ impl RequestError {
                 Some(details) if details.kind == "namespaces" => Self::NoNamespace {
                     namespace: details.name.clone(),
                 },
-                _ => Self::NotFound { message },
+                details => Self::NotFound {
+                    message,
+                    kind: details.as_ref().map(|details| details.kind.clone()).unwrap_or_default(),
+                },
             },
             409 => Self::Conflict { message },
             400 | 422 => Self::Invalid {
@@ -92,13 +99,19 @@ impl RequestError {
             Self::Unauthorized { .. } => {
                 Some("log in again, or check the user of this context: `kubectl auth whoami`".to_owned())
             }
-            Self::Forbidden { .. } => Some(format!(
+            Self::Forbidden { message } if message.contains(keys::GROUP) => Some(format!(
                 "ask for the right; `kubectl auth can-i --list | grep {}` shows what you may do",
                 keys::GROUP
             )),
+            Self::Forbidden { .. } => {
+                Some("ask for the right; `kubectl auth can-i --list` shows what you may do".to_owned())
+            }
             Self::NotInstalled => Some(INSTALL_HINT.to_owned()),
             Self::NoNamespace { namespace } => Some(format!("kubectl create namespace {namespace}")),
             Self::Busy { .. } => Some("try again in a moment".to_owned()),
+            Self::NotFound { kind, .. } if !kind.is_empty() => Some(format!(
+                "`kubectl get {kind} -A` lists those that are there, of all namespaces"
+            )),
             Self::NotFound { .. }
             | Self::Invalid { .. }
             | Self::Conflict { .. }

@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coral_registry::is_proxied;
 use kube::{
     Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::proxy;
 use crate::{cli::ClusterArgs, human};
 
 /// Why there is no cluster to talk to.
@@ -68,12 +68,27 @@ impl ConnectError {
     }
 }
 
+/// What can be chosen from a kubeconfig.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) contexts: Vec<String>,
+    pub(crate) clusters: Vec<String>,
+    pub(crate) users: Vec<String>,
+}
+
+/// What can be chosen from the kubeconfig that the arguments and the environment name.
+pub(crate) fn names(arguments: &ClusterArgs) -> Result<Names, ConnectError> {
+    let kubeconfig = read(&paths(arguments), arguments.kubeconfig.is_some())?.unwrap_or_default();
+    Ok(Names {
+        contexts: kubeconfig.contexts.into_iter().map(|context| context.name).collect(),
+        clusters: kubeconfig.clusters.into_iter().map(|cluster| cluster.name).collect(),
+        users: kubeconfig.auth_infos.into_iter().map(|user| user.name).collect(),
+    })
+}
+
 /// Reads the configuration.
 pub(super) async fn load(arguments: &ClusterArgs) -> Result<Config, ConnectError> {
-    let paths = match &arguments.kubeconfig {
-        Some(path) => vec![path.clone()],
-        None => default_paths(),
-    };
+    let paths = paths(arguments);
     let kubeconfig = match read(&paths, arguments.kubeconfig.is_some())? {
         Some(kubeconfig) => kubeconfig,
         None if is_in_cluster() => return in_cluster(arguments),
@@ -82,6 +97,13 @@ pub(super) async fn load(arguments: &ClusterArgs) -> Result<Config, ConnectError
     let mut config = from_kubeconfig(kubeconfig, arguments).await?;
     impersonate(&mut config, arguments);
     Ok(config)
+}
+
+fn paths(arguments: &ClusterArgs) -> Vec<PathBuf> {
+    match &arguments.kubeconfig {
+        Some(path) => vec![path.clone()],
+        None => default_paths(),
+    }
 }
 
 /// The files of `KUBECONFIG`, else the one in the home directory.
@@ -139,7 +161,13 @@ async fn from_kubeconfig(mut kubeconfig: Kubeconfig, arguments: &ClusterArgs) ->
         other => ConnectError::Unusable { reason: reason(&other) },
     })?;
     // The library compares NO_PROXY with the proxy instead of the server.
-    if config.cluster_url.host().is_some_and(|host| !proxy::applies_to(host)) {
+    let usual_port = if config.cluster_url.scheme_str() == Some("http") {
+        80
+    } else {
+        443
+    };
+    let port = config.cluster_url.port_u16().unwrap_or(usual_port);
+    if config.cluster_url.host().is_some_and(|host| !is_proxied(host, port)) {
         config.proxy_url = None;
     }
     Ok(config)

@@ -8,6 +8,7 @@ use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 use self::targets::TargetArgs;
+pub(crate) use self::targets::send;
 use crate::{
     cli::ClusterArgs,
     error::Error,

@@ -132,7 +132,17 @@ impl StatusArgs {
             if !matches!(output, StatusFormat::Table | StatusFormat::Wide) {
                 return Err(Error::WatchNeedsTable);
             }
-            return follow(cluster, printer, &names, selector.as_deref(), &view).await;
+            return tokio::select! {
+                result = follow(cluster, printer, &names, selector.as_deref(), &view) => result,
+                result = tokio::signal::ctrl_c() => {
+                    result.map_err(Error::Runtime)?;
+                    if printer.live_progress() {
+                        // The terminal has echoed ^C.
+                        printer.note("");
+                    }
+                    Ok(exit::INTERRUPTED)
+                }
+            };
         }
         let (objects, missing) = prefetches::find(cluster, &names, selector.as_deref(), all_namespaces).await?;
         match output {

@@ -1,11 +1,10 @@
 //! `kubectl coral uninstall`: takes Coral out of the cluster, and leaves nothing of it behind.
 
+mod consent;
+mod injected;
 mod remains;
 
-use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use coral_api::{NodeImages, Prefetch, keys};
@@ -17,11 +16,16 @@ use kube::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use self::remains::Remains;
+use self::{
+    consent::Consent,
+    injected::{Injected, Judgement},
+    remains::Remains,
+};
 use crate::{
     apply,
     cli::ClusterArgs,
     client::{Cluster, RequestError},
+    commands::inject,
     error::Error,
     exit, human, installation, manifests,
     output::{self, DryRun},
@@ -36,19 +40,29 @@ const AGENTS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Take Coral out of the cluster
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags that have nothing to do with each other"
+)]
 #[command(
     long_about = "\
 Take Coral out of the cluster.
 
 Deletes every Prefetch and waits a moment for the agents to let go of their images; then deletes the in-cluster parts, Coral's \
 labels and taints on nodes, the rights that `allow-secret` gave, the resource types, and the namespace, unless that was there \
-before Coral. Images on nodes stay where they are, and the kubelet may collect them. It asks before it begins.",
+before Coral. Images on nodes stay where they are, and the kubelet may collect them. It asks before it begins.
+
+Workloads that were injected would find no node any more, or no image. So nothing is done until it is said what is to become of \
+them: --uninject takes back what was injected, and --leave-injected leaves them as they are.",
     after_help = "\
 Examples:
   kubectl coral uninstall
 
   # see first
   kubectl coral uninstall --dry-run=client
+
+  # and take back what was injected into workloads
+  kubectl coral uninstall --uninject
 
   # to install it again later, with the same Prefetches
   kubectl coral uninstall --keep-crds"
@@ -61,6 +75,14 @@ pub(crate) struct UninstallArgs {
     /// Leave the resource types, and with them every Prefetch
     #[arg(long)]
     keep_crds: bool,
+
+    /// Take back what was injected into workloads, which replaces their pods
+    #[arg(long, conflicts_with = "leave_injected")]
+    uninject: bool,
+
+    /// Leave injected workloads as they are, though new pods of theirs will find no node or no image
+    #[arg(long)]
+    leave_injected: bool,
 
     /// How long to wait until everything is gone
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = human::parse_duration)]
@@ -77,6 +99,8 @@ impl UninstallArgs {
         let Self {
             yes,
             keep_crds,
+            uninject,
+            leave_injected,
             timeout,
             dry_run,
         } = self;
@@ -86,22 +110,39 @@ impl UninstallArgs {
             None => installation::namespace_or_default(cluster).await,
         };
         let remains = Remains::find(cluster, &namespace, keep_crds).await?;
-        if remains.is_empty() {
+        let injected = Injected::find(cluster).await?;
+        let everything = injected::named(&injected, |_| true);
+        if remains.is_empty() && (everything.is_none() || !uninject) {
             printer.note("nothing of Coral is in this cluster");
+            if let Some(workloads) = everything {
+                printer.hint(format_args!(
+                    "what was injected into {workloads} is still there: `kubectl coral uninstall --uninject` takes it back"
+                ));
+            }
             return Ok(exit::SUCCESS);
         }
         printer.note(remains.summary());
-        for warning in remains.warnings() {
-            printer.warning(warning);
-        }
+        let consent = Consent {
+            uninject,
+            leave_injected,
+            can_ask: !yes && dry_run == DryRun::None,
+            is_dry: dry_run != DryRun::None,
+        };
+        let Some(uninject) = consent.about_workloads(&injected, printer)? else {
+            return Ok(exit::ERROR);
+        };
         if dry_run != DryRun::None {
+            let taken_back = injected.iter().filter(|_| uninject);
+            for one in taken_back.filter(|one| !one.judgement.patch.is_empty()) {
+                printer.data(format!("{} uninjected{}", one.name(), dry_run.suffix()))?;
+            }
             for name in remains.names() {
                 printer.data(format!("{name} deleted{}", dry_run.suffix()))?;
             }
             return Ok(exit::SUCCESS);
         }
-        if !yes {
-            confirm(printer)?;
+        if !yes && !consent::agrees("Uninstall Coral?", printer)? {
+            return Ok(exit::ERROR);
         }
         let end = Instant::now() + timeout;
         Uninstalling {
@@ -110,30 +151,15 @@ impl UninstallArgs {
             end,
             timeout,
         }
-        .run(remains)
+        .run(remains, if uninject { injected.as_slice() } else { &[] })
         .await?;
-        printer.note("nothing of Coral is left in this cluster, but for images on nodes");
+        let left = everything.filter(|_| !uninject);
+        let left = left.map(|workloads| format!(" and what was injected into {workloads}"));
+        printer.note(format_args!(
+            "nothing of Coral is left in this cluster, but for images on nodes{}",
+            left.unwrap_or_default()
+        ));
         Ok(exit::SUCCESS)
-    }
-}
-
-/// Asks, where somebody is there to answer.
-fn confirm(printer: &Printer) -> Result<(), Error> {
-    if !io::stdin().is_terminal() {
-        return Err(Error::NotConfirmed);
-    }
-    // On stderr, where it does not mix with data.
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "Uninstall Coral? [y/N] ")?;
-    stderr.flush()?;
-    drop(stderr);
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        Ok(())
-    } else {
-        printer.note("nothing was changed");
-        Err(Error::NotConfirmed)
     }
 }
 
@@ -146,7 +172,7 @@ struct Uninstalling<'a> {
 
 impl Uninstalling<'_> {
     /// In an order in which nothing calls, writes or waits for what is gone already.
-    async fn run(&self, remains: Remains) -> Result<(), Error> {
+    async fn run(&self, remains: Remains, injected: &[Injected]) -> Result<(), Error> {
         let Remains {
             objects,
             crds,
@@ -161,7 +187,15 @@ impl Uninstalling<'_> {
         let webhooks = is_kind(&["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]);
         let workloads = is_kind(&["Deployment", "DaemonSet"]);
         let namespaces = is_kind(&["Namespace"]);
+        // It says in which namespace the rest is, to whoever has to begin again.
+        let signpost = |object: &&(ApiResource, DynamicObject)| {
+            object.0.kind == "ClusterRoleBinding" && object.1.name_any() == keys::AGENT_SERVICE_ACCOUNT
+        };
         self.delete_all(objects.iter().filter(webhooks)).await?;
+        // Nobody injects any more what is taken back now.
+        for one in injected {
+            self.take_back(one).await?;
+        }
         if !crds.is_empty() {
             self.delete_prefetches(&prefetches).await?;
         }
@@ -175,9 +209,36 @@ impl Uninstalling<'_> {
         self.delete_all(crds.iter()).await?;
         let rest = objects
             .iter()
-            .filter(|object| !webhooks(object) && !workloads(object) && !namespaces(object));
+            .filter(|object| !webhooks(object) && !workloads(object) && !namespaces(object) && !signpost(object));
         self.delete_all(rest).await?;
-        self.delete_all(objects.iter().filter(namespaces)).await
+        self.delete_all(objects.iter().filter(namespaces)).await?;
+        self.delete_all(objects.iter().filter(signpost)).await
+    }
+
+    /// Takes back what was injected into a workload.
+    async fn take_back(&self, one: &Injected) -> Result<(), Error> {
+        loop {
+            let Some(object) = one.read_again(self.cluster).await? else {
+                return Ok(());
+            };
+            let judgement = Judgement::of(&output::object(&object, &one.resource)?).unwrap_or_default();
+            if judgement.patch.is_empty() {
+                return Ok(());
+            }
+            match inject::send(self.cluster, &one.resource, &object, &judgement.patch, DryRun::None).await {
+                Ok(_) => break,
+                Err(Error::Request(RequestError::NotFound { .. })) => return Ok(()),
+                // Somebody else changed it meanwhile, if only its status: it is read anew.
+                Err(Error::Request(RequestError::Conflict { .. } | RequestError::Invalid { .. }))
+                    if Instant::now() < self.end =>
+                {
+                    sleep(LOOK_AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.printer.data(format!("{} uninjected", one.name()))?;
+        Ok(())
     }
 
     /// Deletes objects, and waits until each is gone.
@@ -243,7 +304,12 @@ impl Uninstalling<'_> {
         loop {
             let mut busy = 0;
             let each = |node: NodeImages| busy += usize::from(!is_let_go(&node));
-            self.cluster.list(Api::<NodeImages>::all, each).await?;
+            match self.cluster.list(Api::<NodeImages>::all, each).await {
+                Ok(()) => {}
+                // Somebody took the resource type away before.
+                Err(RequestError::NotInstalled | RequestError::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
             if busy == 0 {
                 return Ok(());
             }

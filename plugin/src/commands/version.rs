@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The version of this command, as the parts in the cluster have it in a label.
-const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
 /// Print the versions of this command and of the Coral in the cluster
 #[derive(Args, Debug)]

@@ -96,7 +96,7 @@ fn a_server_that_does_not_answer_fails_after_the_request_timeout() {
     let outcome = Home::with_server(&server).run(&["status", "--request-timeout", "500ms"]);
     assert_eq!(outcome.code, Some(1));
     insta::assert_snapshot!(outcome.stderr.replace(&server, "http://SERVER"), @r"
-    error: failed to get an answer from the Kubernetes API server at http://SERVER within 0s
+    error: failed to get an answer from the Kubernetes API server at http://SERVER within 500ms
     hint: --request-timeout gives it longer; `kubectl get --raw /readyz` asks it how it is
     ");
 }

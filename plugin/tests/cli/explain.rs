@@ -32,7 +32,7 @@ fn a_pod_that_waits_for_an_image_says_where_it_is_missing() {
     NODE     nginx:1.99
     node-1   failed NotFound
 
-    container a waits for nginx:1.99: on node-1 it is failed: NotFound; the kubelet waits for it (imagePullPolicy Never); the kubelet says ErrImageNeverPull (not present with pull policy of Never)
+    container a waits for nginx:1.99: on node-1 it failed: NotFound; the kubelet waits for it (imagePullPolicy Never); the kubelet says ErrImageNeverPull (not present with pull policy of Never)
 
     nginx:1.99 failed on node-1: NotFound
       manifest unknown

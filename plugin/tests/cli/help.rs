@@ -28,8 +28,10 @@ fn help_shows_the_verbs_and_the_exit_codes() {
       resume        Let suspended Prefetches go on
       delete        Delete Prefetches, and with --remove-images their images on the nodes
       allow-secret  Let Coral's agents read a pull secret
+      mirror        Copy images into a registry of one's own
+      doctor        Check the installation, and say what to do about what is wrong
       version       Print the versions of this command and of the Coral in the cluster
-      completion    Print a script that completes `kubectl-coral` in a shell
+      completion    Print a script that completes this command in a shell
       help          Print this message or the help of the given subcommand(s)
 
     Options:
@@ -70,7 +72,7 @@ fn help_shows_the_verbs_and_the_exit_codes() {
       3    --wait: images failed, and nothing will change without help
       4    the time was up before every image was there (--wait), or before everything ran or was gone
       (install, upgrade, uninstall)
-      130  --wait: interrupted by Ctrl-C; the Prefetch stays
+      130  --wait, --watch: interrupted by Ctrl-C; the Prefetch stays
     ");
 }
 
@@ -97,7 +99,7 @@ fn help_of_prefetch_has_examples() {
               (-); may be repeated
 
           --from <TYPE/NAME>
-              Workload of the cluster whose images are meant, such as deploy/web; may be repeated
+              Workloads of the cluster whose images are meant, such as deploy/web, separated by commas
 
       -l, --selector <SELECTOR>
               The images of the workloads with these labels

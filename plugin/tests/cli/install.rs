@@ -177,6 +177,10 @@ fn help_of_the_three_has_examples() {
     resource types, and the namespace, unless that was there before Coral. Images on nodes stay where
     they are, and the kubelet may collect them. It asks before it begins.
 
+    Workloads that were injected would find no node any more, or no image. So nothing is done until it
+    is said what is to become of them: --uninject takes back what was injected, and --leave-injected
+    leaves them as they are.
+
     Usage: kubectl coral uninstall [OPTIONS]
 
     Options:
@@ -185,6 +189,13 @@ fn help_of_the_three_has_examples() {
 
           --keep-crds
               Leave the resource types, and with them every Prefetch
+
+          --uninject
+              Take back what was injected into workloads, which replaces their pods
+
+          --leave-injected
+              Leave injected workloads as they are, though new pods of theirs will find no node or no
+              image
 
           --timeout <DURATION>
               How long to wait until everything is gone
@@ -205,6 +216,9 @@ fn help_of_the_three_has_examples() {
 
       # see first
       kubectl coral uninstall --dry-run=client
+
+      # and take back what was injected into workloads
+      kubectl coral uninstall --uninject
 
       # to install it again later, with the same Prefetches
       kubectl coral uninstall --keep-crds

@@ -2,12 +2,15 @@
 
 mod api;
 mod arguments;
+mod complete;
 mod connection;
+mod doctor;
 mod explain;
 mod help;
 mod images;
 mod inject;
 mod install;
+mod mirror;
 mod prefetches;
 mod sources;
 mod support;

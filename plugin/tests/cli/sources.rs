@@ -118,7 +118,8 @@ fn workloads_of_the_cluster_give_their_images() {
     let none = home.run(&["prefetch", "--all-workloads", "-n", "empty"]);
     assert_eq!(
         none.stderr,
-        "error: there are no images in the workloads of namespace empty\n"
+        "error: there are no images in the workloads of namespace empty\n\
+         hint: images are those of Pods and of what makes Pods: Deployments, StatefulSets, DaemonSets, Jobs, CronJobs\n"
     );
     let wrong = home.run(&["prefetch", "--from", "service/web"]);
     assert_eq!(wrong.code, Some(2));

@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
+use axum::http::{StatusCode, header::CONTENT_TYPE};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Version, tls};
 use rustls::{
@@ -15,9 +16,13 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
-use crate::certificate::{
-    authority::{Pair, issue, make_authority},
-    files,
+use crate::{
+    certificate::{
+        authority::{Pair, issue, make_authority},
+        files,
+    },
+    coverage::KnownCoverage,
+    handler::{PATH, reviewer, router},
 };
 
 const HOST: &str = "coral-webhook.coral-system.svc";
@@ -39,7 +44,8 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown_tx, shutdown_rx) = oneshot::channel();
-        let router = router(metrics.clone(), KnownCoverage::default(), limits);
+        let answer = reviewer(metrics.clone(), KnownCoverage::default());
+        let router = router(answer, metrics.clone(), limits);
         let tls = tls_config(provider, served.clone()).unwrap();
         let shutdown = async {
             let _ = shutdown_rx.await;
@@ -212,6 +218,55 @@ async fn what_is_no_review_gets_the_status_that_says_so() {
             StatusCode::NOT_FOUND
         );
     }
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_turned_away() {
+    let limits = Limits {
+        body: 300_000,
+        bodies: 400_000,
+        requests: 3,
+        request: Duration::from_mins(1),
+        ..Limits::default()
+    };
+    let (site, authority) = Site::with_certificate(limits).await;
+    let client = site.client(&authority).build().unwrap();
+    let head = |length: usize| {
+        format!(
+            "POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    // Two large requests that do not end: there is room for small ones, and for no other large one.
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = site.raw(&authority).await;
+        stream.write_all(head(200_000).as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; 190_000]).await.unwrap();
+        stream.flush().await.unwrap();
+        slow.push(stream);
+    }
+    let busy = async || {
+        let answered = ask(&client, &site.url(), body(100_000)).await;
+        // The answer may come while the client still sends, and cut it off.
+        answered.map_or(true, |(status, ..)| status == StatusCode::SERVICE_UNAVAILABLE)
+    };
+    within(async { while !busy().await {} }).await;
+    assert_eq!(ask(&client, &site.url(), body(0)).await.unwrap().0, StatusCode::OK);
+    // A third request that is under way, however small, is one too many for anybody else.
+    let mut stream = site.raw(&authority).await;
+    stream.write_all(head(10).as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let status = async || ask(&client, &site.url(), body(0)).await.unwrap().0;
+    within(async { while status().await != StatusCode::SERVICE_UNAVAILABLE {} }).await;
+    // When they are given up there is room again.
+    drop((slow, stream));
+    within(async { while status().await != StatusCode::OK || busy().await {} }).await;
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &site.metrics.registry()).unwrap();
+    assert!(
+        text.contains(r#"coral_webhook_failed_requests_total{code="503"}"#),
+        "{text}"
+    );
 }
 
 #[tokio::test]

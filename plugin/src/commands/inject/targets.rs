@@ -21,12 +21,11 @@ use crate::{
     error::Error,
     exit, files,
     output::{self, DryRun},
+    prefetches,
     printer::Printer,
-    workload::{self, KINDS, Workload},
+    workload::{self, KINDS, Kind, Workload},
 };
 
-/// Kinds whose pod template cannot be changed once they are there.
-const FIXED: [&str; 3] = ["Pod", "PodTemplate", "Job"];
 /// Kinds that replace their pods when the template changes.
 const ROLLING: [&str; 3] = ["DaemonSet", "Deployment", "StatefulSet"];
 
@@ -75,11 +74,11 @@ impl TargetArgs {
         let coverage = coverage(&cluster).await?;
         let found = self.find(&cluster).await?;
         if found.is_empty() {
-            printer.note("No resources found");
+            prefetches::tell_empty(&cluster, self.all_namespaces, printer);
         }
         for (resource, object) in found {
             let name = output::name(&object.name_any(), &resource);
-            if FIXED.contains(&resource.kind.as_str()) {
+            if Kind::named(&resource.kind).is_some_and(Kind::is_fixed) {
                 return Err(Error::FixedTemplate { object: name });
             }
             let mut value = output::object(&object, &resource)?;
@@ -148,7 +147,7 @@ impl TargetArgs {
         if !self.workloads.is_empty() {
             return Ok(found);
         }
-        for kind in KINDS.iter().filter(|kind| !FIXED.contains(&kind.name)) {
+        for kind in KINDS.iter().filter(|kind| !kind.is_fixed()) {
             let resource = kind.resource();
             let api = |client: Client| -> Api<DynamicObject> {
                 let namespace = (!self.all_namespaces).then(|| cluster.namespace());
@@ -209,7 +208,7 @@ fn apply_to(object: &mut Value, patch: &[PatchOperation], name: &str) -> Result<
 }
 
 /// Sends the patch, for the object as it was read and no other.
-async fn send(
+pub(crate) async fn send(
     cluster: &Cluster,
     resource: &ApiResource,
     object: &DynamicObject,

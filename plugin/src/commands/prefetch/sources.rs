@@ -29,8 +29,8 @@ pub(super) struct SourceArgs {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Workload of the cluster whose images are meant, such as deploy/web; may be repeated
-    #[arg(long = "from", value_name = "TYPE/NAME", value_parser = workload::parse)]
+    /// Workloads of the cluster whose images are meant, such as deploy/web, separated by commas
+    #[arg(long = "from", value_name = "TYPE/NAME", value_delimiter = ',', value_parser = workload::parse)]
     workloads: Vec<Workload>,
 
     /// The images of the workloads with these labels

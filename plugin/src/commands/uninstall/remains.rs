@@ -10,9 +10,6 @@ use crate::{
     grant, human, installation, manifests, output, prefetches,
 };
 
-/// Workloads that are named before the rest is counted.
-const WORKLOADS_NAMED: usize = 5;
-
 /// Everything of Coral's that there is.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
@@ -25,8 +22,6 @@ pub(super) struct Remains {
     pub(super) nodes: Vec<String>,
     /// What `allow-secret` made.
     pub(super) grants: Vec<(ApiResource, DynamicObject)>,
-    /// Workloads whose pods go only where a label of Coral's is.
-    bound: Vec<String>,
     keeps_crds: bool,
 }
 
@@ -70,20 +65,6 @@ impl Remains {
                 .grants
                 .extend(found.into_iter().map(|object| (resource.clone(), object)));
         }
-        for (version, kind) in [
-            ("apps/v1", "Deployment"),
-            ("apps/v1", "StatefulSet"),
-            ("apps/v1", "DaemonSet"),
-            ("batch/v1", "CronJob"),
-        ] {
-            let (resource, _) = resource(version, kind);
-            let found = list(cluster, &resource, None).await?;
-            let bound = found.iter().filter(|workload| is_bound(&workload.data["spec"]));
-            remains.bound.extend(bound.map(|workload| {
-                let namespace = workload.namespace().unwrap_or_default();
-                format!("{namespace}/{}/{}", kind.to_lowercase(), workload.name_any())
-            }));
-        }
         Ok(remains)
     }
 
@@ -114,17 +95,6 @@ impl Remains {
             ));
         }
         format!("this will delete: {}", parts.join(", "))
-    }
-
-    /// What will not work any more.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        if self.bound.is_empty() {
-            return Vec::new();
-        }
-        vec![format!(
-            "pods of {} go only to nodes with labels of Coral's, and will find none: take that away first with `kubectl coral uninject`",
-            human::some_of(&self.bound, WORKLOADS_NAMED)
-        )]
     }
 
     /// All that will go, as kubectl names it.
@@ -179,21 +149,6 @@ async fn list(cluster: &Cluster, resource: &ApiResource, selector: Option<&str>)
         .list_selected(api, selector, |object| objects.push(object))
         .await?;
     Ok(objects)
-}
-
-/// Whether the pods of a workload need a label of Coral's.
-fn is_bound(spec: &Value) -> bool {
-    let template = match spec.get("jobTemplate") {
-        Some(job) => &job["spec"]["template"],
-        None => &spec["template"],
-    };
-    let has_key = |value: &Value| {
-        let fields = value.as_object();
-        fields.is_some_and(|fields| fields.keys().any(|key| key.starts_with(keys::PREFIX)))
-    };
-    let required = template.pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution");
-    has_key(&template["spec"]["nodeSelector"])
-        || required.is_some_and(|terms| terms.to_string().contains(&format!("\"key\":\"{}", keys::PREFIX)))
 }
 
 /// The merge patch that takes Coral's labels, annotations and taints off a node; `None` where it has none.
@@ -251,24 +206,5 @@ mod tests {
             cleaning(&tainted),
             Some(json!({"metadata": {"resourceVersion": "7"}, "spec": {"taints": [other]}}))
         );
-    }
-
-    #[test]
-    fn workloads_that_need_a_label_of_corals_are_found() {
-        let key = "image.stvz.io/0123456789abcdef0123456789abcdef";
-        let template = json!({"template": {"spec": {"nodeSelector": {key: "available"}}}});
-        let affinity = json!({"template": {"spec": {"affinity": {"nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": key}]}]}}}}}});
-        let preferred = json!({"template": {"spec": {"affinity": {"nodeAffinity": {
-            "preferredDuringSchedulingIgnoredDuringExecution": [{"preference": {"matchExpressions": [{"key": key}]}}]}}}}});
-        for (spec, expected) in [
-            (template.clone(), true),
-            (json!({"jobTemplate": {"spec": template}}), true),
-            (affinity, true),
-            (preferred, false),
-            (json!({"template": {"spec": {"nodeSelector": {"zone": "a"}}}}), false),
-        ] {
-            assert_eq!(is_bound(&spec), expected, "{spec}");
-        }
     }
 }

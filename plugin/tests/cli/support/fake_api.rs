@@ -20,7 +20,7 @@ const OTHER_GROUPS: [&str; 4] = [
     "/apis/rbac.authorization.k8s.io/v1/",
 ];
 /// Ends of the paths that are lists.
-const COLLECTIONS: [&str; 12] = [
+const COLLECTIONS: [&str; 14] = [
     "prefetches",
     "nodeimages",
     "nodes",
@@ -33,6 +33,8 @@ const COLLECTIONS: [&str; 12] = [
     "statefulsets",
     "jobs",
     "cronjobs",
+    "namespaces",
+    "secrets",
 ];
 /// Longest life of a watch: a test that hangs must end.
 const WATCH_TIME: Duration = Duration::from_secs(30);

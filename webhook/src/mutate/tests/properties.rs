@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::patched;
-use crate::mutate::{Containers, Kind, Operation, Options, Placement, PullPolicy, Wish, inject, mutate, uninject};
+use crate::mutate::{
+    Containers, Coverage, Kind, Operation, Options, Placement, PullPolicy, Sketch, Wish, inject, mutate, uninject,
+};
 
 const IMAGES: [&str; 7] = [
     "nginx",
@@ -260,6 +262,28 @@ fn admitted(object: &Value, operation: Operation<'_>) -> Option<Value> {
     Some(patched(object, &outcome.patch))
 }
 
+/// Asserts that it makes no difference whether the decision is made about the objects or about what the server reads of them.
+fn same_from_sketches(object: &Value, stored: Option<&Value>) {
+    let sketch = |object: &Value| serde_json::from_str::<Sketch>(&object.to_string()).unwrap().0;
+    // A number may not be quite the same when it has been text.
+    let whole = |object: &Value| serde_json::from_str::<Value>(&object.to_string()).unwrap();
+    let mut coverage = Coverage::default();
+    coverage.insert("redis:8".parse().unwrap(), true);
+    let decide = |object: &Value, stored: Option<&Value>| {
+        let options = Options {
+            operation: stored.map_or(Operation::Create, Operation::Update),
+            coverage: Some(&coverage),
+        };
+        mutate(object, &options)
+    };
+    let from_sketches = decide(&sketch(object), stored.map(sketch).as_ref());
+    assert_eq!(
+        from_sketches,
+        decide(&whole(object), stored.map(whole).as_ref()),
+        "{object:#}"
+    );
+}
+
 fn with_images(object: &Value, rotate: usize) -> Value {
     let mut object = object.clone();
     let spec = spec_of(&mut object);
@@ -404,6 +428,25 @@ proptest! {
         let injected = patched(&object, &inject(&object, &wish, None).unwrap().patch);
         if let Some(admitted) = admitted(&injected, Operation::Create) {
             prop_assert_eq!(admitted, injected);
+        }
+    }
+
+    #[test]
+    fn a_sketch_is_as_good_as_the_object(object in plain(), first in wish(), second in wish(), rotate in 0..4_usize) {
+        let one = asking(&object, &first);
+        same_from_sketches(&one, None);
+        let Some(stored) = admitted(&one, Operation::Create) else { return Ok(()) };
+        same_from_sketches(&with_images(&asking(&stored, &second), rotate), Some(&stored));
+    }
+
+    #[test]
+    fn a_sketch_of_anything_is_as_good(object in arbitrary(), stored in arbitrary(), metadata in arbitrary(), spec in arbitrary(), kind in prop::sample::select(Kind::ALL.to_vec())) {
+        let mut shaped = self::object(kind, &Map::new(), spec);
+        shaped["metadata"] = metadata;
+        for object in [&object, &shaped] {
+            same_from_sketches(object, None);
+            same_from_sketches(object, Some(&stored));
+            same_from_sketches(object, Some(&shaped));
         }
     }
 
