@@ -45,11 +45,16 @@ fn values<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The words of an expression that name a metric of Coral's.
+/// The words of an expression that name a metric of the controller's or the agent's.
 fn named(expression: &str) -> impl Iterator<Item = &str> {
     expression
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
         .filter(|word| word.starts_with("coral_"))
+}
+
+/// Whether an expression is about the webhook, whose own tests look at it.
+fn is_webhooks(expression: &str) -> bool {
+    expression.contains("coral_webhook_") || expression.contains("apiserver_admission_webhook_")
 }
 
 fn expressions() -> Vec<(&'static str, String)> {
@@ -71,7 +76,10 @@ fn alerts_and_dashboard_name_only_metrics_that_exist() {
     let agent = coral_agent::metrics::Metrics::default().registry();
     known.extend(samples(&agent));
     known.extend(described(&agent, "coral_agent"));
-    for (file, expression) in expressions() {
+    for (file, expression) in expressions()
+        .into_iter()
+        .filter(|(_, expression)| !is_webhooks(expression))
+    {
         let mut names = named(&expression).peekable();
         assert!(
             names.peek().is_some(),

@@ -22,7 +22,9 @@ pub mod network;
 mod node;
 mod node_handle;
 mod options;
+mod partition;
 pub(crate) mod pause;
+mod pod_process;
 pub mod prerequisites;
 mod probe;
 pub mod process;
@@ -61,6 +63,7 @@ pub use self::{
     namespace::TempNamespace,
     node_handle::NodeHandle,
     options::{AgentOptions, ClusterOptions, Containerd, NodeOptions},
+    pod_process::PodProcess,
     registry::RegistryAuth,
 };
 use crate::{

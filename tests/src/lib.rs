@@ -17,8 +17,10 @@
 
 pub mod bad_registry;
 pub mod bare_cri;
+pub mod checker;
 pub mod cluster;
 pub mod cri;
+pub mod faulty_registry;
 pub mod hollow;
 pub mod images;
 pub mod progress;

@@ -18,6 +18,11 @@ async fn without_coral_people_learn_how_to_install_it() {
         &["status", "web"],
         &["prefetch", "nginx"],
         &["prefetch", "nginx", "--wait"],
+        &["images"],
+        &["refresh", "web"],
+        &["suspend", "--all"],
+        &["resume", "web"],
+        &["delete", "web", "--remove-images"],
     ] {
         let ran = coral(&scene, arguments).failed(
             1,
@@ -28,4 +33,11 @@ async fn without_coral_people_learn_how_to_install_it() {
         );
         assert_eq!(ran.stdout, "", "{arguments:?}");
     }
+    coral(&scene, &["upgrade", "--image", "registry.example/coral:v1"])
+        .failed(1, &["nothing to upgrade", "hint: kubectl coral install"]);
+    let version = coral(&scene, &["version"]).succeeded();
+    assert_eq!(version.stderr, "Coral is not installed in this cluster\n");
+    assert!(version.stdout.starts_with("Client Version: "), "{}", version.stdout);
+    let nothing = coral(&scene, &["uninstall", "--yes"]).succeeded();
+    assert_eq!(nothing.stderr, "nothing of Coral is in this cluster\n");
 }

@@ -1,17 +1,22 @@
 //! `kubectl coral install`, `upgrade` and `uninstall` on a cluster that nobody else uses.
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
+mod support;
+
 use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
+    collections::BTreeSet,
+    ffi::OsStr,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
 };
 
-use coral_api::keys;
+use coral_api::{Prefetch, keys};
 use coral_tests::{Cluster, ClusterOptions, images};
 use k8s_openapi::{
     api::{
         admissionregistration::v1::MutatingWebhookConfiguration,
+        apps::v1::{DaemonSet, Deployment},
         core::v1::{Namespace, Node},
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
@@ -19,48 +24,91 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
+use support::coral::{Ran, command};
 use tempfile::TempDir;
 
-/// What a command did.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn succeeded(self) -> Self {
-        assert_eq!(self.code, Some(0), "{self:#?}");
-        self
-    }
-}
+/// Kinds of objects that come and go by themselves, and the history of workloads, which Kubernetes keeps.
+const PASSING: [&str; 8] = [
+    "events",
+    "events.events.k8s.io",
+    "pods",
+    "pods.metrics.k8s.io",
+    "replicasets.apps",
+    "controllerrevisions.apps",
+    "endpoints",
+    "endpointslices.discovery.k8s.io",
+];
 
 /// Runs `kubectl coral …`, from the PATH.
 fn coral(cluster: &Cluster, arguments: &[&str]) -> Ran {
-    let tests = env::current_exe().unwrap();
-    let plugin = tests.ancestors().nth(2).unwrap().to_owned();
-    assert!(
-        plugin.join("kubectl-coral").exists(),
-        "cargo build --package kubectl-coral"
-    );
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = [plugin].into_iter().chain(env::split_paths(&path)).collect();
-    let output = Command::new(cluster.tools().control_plane("kubectl"))
-        .arg("coral")
-        .args(arguments)
-        .env("PATH", env::join_paths(folders).unwrap())
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .output()
+    command(cluster, arguments).output().unwrap().into()
+}
+
+/// Runs `kubectl coral …` on a terminal of its own, where somebody answers. Both streams are one there.
+fn on_a_terminal(cluster: &Cluster, arguments: &[&str], answers: &str) -> Ran {
+    let plain = command(cluster, arguments);
+    let mut words = vec![plain.get_program().to_string_lossy()];
+    words.extend(plain.get_args().map(OsStr::to_string_lossy));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    for (key, value) in plain.get_envs() {
+        script.env(key, value.unwrap_or_default());
+    }
+    let mut child = script
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
-    Ran {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
+    child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Ran {
+    let mut kubectl = Command::new(cluster.tools().control_plane("kubectl"));
+    kubectl.arg("--kubeconfig").arg(cluster.kubeconfig()).args(arguments);
+    kubectl.output().unwrap().into()
+}
+
+/// Everything in the cluster that stays: names of objects, and whether Coral is mentioned in one.
+struct Everything {
+    names: BTreeSet<String>,
+    mentions: Vec<String>,
+}
+
+impl Everything {
+    fn of(cluster: &Cluster) -> Self {
+        let kinds = kubectl(cluster, &["api-resources", "--verbs=list", "--output=name"]).succeeded();
+        let kinds: Vec<&str> = kinds.stdout.lines().filter(|kind| !PASSING.contains(kind)).collect();
+        let listed = kubectl(cluster, &["get", &kinds.join(","), "--all-namespaces", "--output=json"]).succeeded();
+        let list: Value = serde_json::from_str(&listed.stdout).unwrap();
+        let mut everything = Self {
+            names: BTreeSet::new(),
+            mentions: Vec::new(),
+        };
+        for object in list["items"].as_array().unwrap() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let metadata = &object["metadata"];
+            let name = format!(
+                "{} {}/{}",
+                text(&object["kind"]),
+                text(&metadata["namespace"]),
+                text(&metadata["name"])
+            );
+            // A kubelet makes it some time after its node is Ready.
+            if name.starts_with("Lease kube-node-lease/") {
+                continue;
+            }
+            if object.to_string().contains(keys::GROUP) {
+                everything.mentions.push(name.clone());
+            }
+            everything.names.insert(name);
+        }
+        everything
     }
 }
 
@@ -94,49 +142,150 @@ async fn a_newcomers_path_ends_with_nothing_left() {
     let folder = TempDir::with_prefix_in("install-", env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (cluster, image) = cluster(folder.path()).await;
     let _diagnose = cluster.diagnose_on_panic();
-    let node = Api::<Node>::all(cluster.client());
+    let app = images::tiny(&cluster.open_registry(), "team/app", "v1", 100_000, "app")
+        .unwrap()
+        .reference;
+    create_workload(&cluster, &app).await;
+    let before = Everything::of(&cluster);
+    assert_eq!(before.mentions, [""; 0]);
 
-    for namespace in ["coral-system", "images"] {
-        installed(&cluster, &image, namespace);
-        let app = images::tiny(&cluster.open_registry(), "team/app", namespace, 100_000, namespace)
-            .unwrap()
-            .reference;
-        coral(
-            &cluster,
-            &["prefetch", &app, "--name", "web", "--wait", "--timeout", "90s"],
-        )
-        .succeeded();
-        let shown = coral(&cluster, &["images", "--node", "node-1"]).succeeded();
-        assert!(
-            shown.stdout.contains("team/app") && shown.stdout.contains("default/web"),
-            "{shown:?}"
-        );
-        coral(&cluster, &["allow-secret", "regcred"]).succeeded();
-        let roles: Api<RoleBinding> = Api::namespaced(cluster.client(), "default");
-        let binding = roles.get("coral-agent-regcred").await.unwrap();
-        assert_eq!(binding.subjects.unwrap()[0].namespace.as_deref(), Some(namespace));
-        let taint = json!({"spec": {"taints": [
-            {"key": "example.org/other", "effect": "PreferNoSchedule"},
-            {"key": "image.stvz.io/left-behind", "effect": "PreferNoSchedule"},
-        ]}});
-        node.patch("node-2", &PatchParams::default(), &Patch::Merge(&taint))
-            .await
-            .unwrap();
+    installed(&cluster, &image, keys::SYSTEM_NAMESPACE);
+    used(&cluster, &app, keys::SYSTEM_NAMESPACE).await;
+    let asked = coral(&cluster, &["uninstall"]).failed(1, &["hint: --yes agrees to it"]);
+    assert_eq!(asked.stdout, "");
+    coral(&cluster, &["uninstall", "--yes"]).succeeded();
+    nothing_is_left(&cluster, keys::SYSTEM_NAMESPACE).await;
+    assert!(cluster.node("node-1").unwrap().has_image(&app).unwrap());
+    let again = coral(&cluster, &["uninstall", "--yes"]).succeeded();
+    assert_eq!(
+        (again.stdout.as_str(), again.stderr.as_str()),
+        ("", "nothing of Coral is in this cluster\n")
+    );
+    let after = Everything::of(&cluster);
+    assert_eq!(after.mentions, [""; 0]);
+    assert_eq!(after.names, before.names);
 
-        let asked = coral(&cluster, &["uninstall"]);
-        assert_eq!(asked.code, Some(1), "{asked:#?}");
-        assert!(asked.stderr.contains("hint: --yes agrees to it"), "{}", asked.stderr);
-        let gone = coral(&cluster, &["uninstall", "--yes"]).succeeded();
-        assert!(gone.stderr.contains("nothing of Coral is left"), "{}", gone.stderr);
-        nothing_is_left(&cluster, namespace).await;
-        assert!(cluster.node("node-1").unwrap().has_image(&app).unwrap());
-        let again = coral(&cluster, &["uninstall", "--yes"]).succeeded();
+    installed(&cluster, &image, "images");
+    used(&cluster, &app, "images").await;
+    uninstalled_in_pieces(&cluster).await;
+    let after = Everything::of(&cluster);
+    assert_eq!(after.mentions, [""; 0]);
+    assert_eq!(after.names, before.names);
+    cluster.down().await.unwrap();
+}
+
+/// A workload that does not know of Coral.
+async fn create_workload(cluster: &Cluster, app: &str) {
+    let deployment: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "app"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "app"}},
+            "template": {
+                "metadata": {"labels": {"app": "app"}},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "app", "image": app}]},
+            },
+        },
+    }))
+    .unwrap();
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), "default");
+    api.create(&PostParams::default(), &deployment).await.unwrap();
+}
+
+/// What the README does with Coral, and what else leaves something in a cluster.
+async fn used(cluster: &Cluster, app: &str, namespace: &str) {
+    let arguments = ["prefetch", app, "--name", "web", "--wait", "--timeout", "90s"];
+    coral(cluster, &arguments).succeeded();
+    let shown = coral(cluster, &["status", "web"]).succeeded();
+    assert_eq!(shown.stdout.matches("present").count(), 2, "{}", shown.stdout);
+    let shown = coral(cluster, &["images", "--node", "node-1"]).succeeded();
+    assert!(
+        shown.stdout.contains("team/app") && shown.stdout.contains("default/web"),
+        "{}",
+        shown.stdout
+    );
+    let template = || kubectl(cluster, &["get", "deploy/app", "--output=jsonpath={.spec.template}"]).stdout;
+    let plain = template();
+    coral(cluster, &["inject", "deploy/app", "--selectors", "--pull-policy"]).succeeded();
+    assert!(template().contains(keys::PREFIX), "{}", template());
+    kubectl(cluster, &["rollout", "status", "deploy/app", "--timeout=90s"]).succeeded();
+    coral(cluster, &["uninject", "deploy/app"]).succeeded();
+    assert_eq!(template(), plain);
+    coral(cluster, &["allow-secret", "regcred"]).succeeded();
+    let roles: Api<RoleBinding> = Api::namespaced(cluster.client(), "default");
+    let binding = roles.get("coral-agent-regcred").await.unwrap();
+    assert_eq!(binding.subjects.unwrap()[0].namespace.as_deref(), Some(namespace));
+    let taint = json!({"spec": {"taints": [
+        {"key": "example.org/other", "effect": "PreferNoSchedule"},
+        {"key": "image.stvz.io/left-behind", "effect": "PreferNoSchedule"},
+    ]}});
+    Api::<Node>::all(cluster.client())
+        .patch("node-2", &PatchParams::default(), &Patch::Merge(&taint))
+        .await
+        .unwrap();
+}
+
+/// Coral is taken out of a cluster in which a workload needs it and a Prefetch does not go, and half of it is missing.
+async fn uninstalled_in_pieces(cluster: &Cluster) {
+    coral(cluster, &["inject", "deploy/app", "--selectors", "--pull-policy"]).succeeded();
+    let prefetches: Api<Prefetch> = Api::namespaced(cluster.client(), "default");
+    let finalizers = |finalizers: &[&str]| json!({"metadata": {"finalizers": finalizers}});
+    let change = |change: Value| {
+        let prefetches = prefetches.clone();
+        async move {
+            prefetches
+                .patch("web", &PatchParams::default(), &Patch::Merge(&change))
+                .await
+                .unwrap()
+        }
+    };
+    change(finalizers(&["example.org/keep"])).await;
+
+    // Nobody has said what is to become of the workload.
+    let stranded = "warning: without Coral, new pods of default/deployment/app find no node, or no image";
+    coral(cluster, &["uninstall", "--yes"]).failed(1, &[&stranded.replace("warning", "error"), "hint: --uninject"]);
+    let dry = coral(cluster, &["uninstall", "--dry-run=client"]).succeeded();
+    assert!(dry.stderr.contains(stranded), "{}", dry.stderr);
+    for (answers, questions) in [("n\n", 1), ("y\nno\n", 2), ("y\n", 2)] {
+        let ran = on_a_terminal(cluster, &["uninstall"], answers);
+        assert_eq!(ran.code, Some(1), "{answers:?}: {}", ran.stdout);
+        assert!(ran.stdout.contains(stranded), "{}", ran.stdout);
         assert_eq!(
-            (again.stdout.as_str(), again.stderr.as_str()),
-            ("", "nothing of Coral is in this cluster\n")
+            ran.stdout.matches("[y/N]").count(),
+            questions,
+            "{answers:?}: {}",
+            ran.stdout
+        );
+        assert!(
+            ran.stdout.contains("nothing was changed"),
+            "{answers:?}: {}",
+            ran.stdout
         );
     }
-    cluster.down().await.unwrap();
+    let agents: Api<DaemonSet> = Api::namespaced(cluster.client(), "images");
+    agents.get("coral-agent").await.unwrap();
+
+    // It cannot come to its end, and says at what it stopped.
+    let ran = on_a_terminal(cluster, &["uninstall", "--timeout", "20s"], "y\nYes\n");
+    assert_eq!(ran.code, Some(4), "{}", ran.stdout);
+    let said = [
+        "deployment.apps/app uninjected",
+        "is gone",
+        "hint: the same command again goes on from here",
+    ];
+    for words in said {
+        assert!(ran.stdout.contains(words), "{words:?} is missing in {}", ran.stdout);
+    }
+    // Somebody helps by hand, and takes away what says where Coral is.
+    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
+    bindings
+        .delete(keys::AGENT_SERVICE_ACCOUNT, &DeleteParams::default())
+        .await
+        .unwrap();
+    change(finalizers(&[])).await;
+    let ran = coral(cluster, &["uninstall", "--yes"]).succeeded();
+    assert!(ran.stderr.contains("nothing of Coral is left"), "{}", ran.stderr);
+    nothing_is_left(cluster, "images").await;
+    kubectl(cluster, &["rollout", "status", "deploy/app", "--timeout=90s"]).succeeded();
 }
 
 fn installed(cluster: &Cluster, image: &str, namespace: &str) {
@@ -158,13 +307,8 @@ fn installed(cluster: &Cluster, image: &str, namespace: &str) {
         "{}",
         second.stdout
     );
-    let other = coral(cluster, &["install", "--image", image, "--namespace", "elsewhere"]);
-    assert_eq!(other.code, Some(1), "{other:#?}");
-    assert!(
-        other.stderr.contains(&format!("is installed in namespace {namespace}")),
-        "{}",
-        other.stderr
-    );
+    let installed = format!("is installed in namespace {namespace}");
+    coral(cluster, &["install", "--image", image, "--namespace", "elsewhere"]).failed(1, &[&installed]);
     let upgraded = coral(cluster, &["upgrade", "--image", image, "--set-agent-memory", "96Mi"]).succeeded();
     assert!(
         upgraded.stdout.contains("daemonset.apps/coral-agent configured"),

@@ -9,9 +9,10 @@ use coral_tests::{Cluster, ClusterOptions, cluster::DIRECTORY_VARIABLE, progress
 
 use self::beside::Beside;
 use crate::{
+    bench,
     cluster::{Lines, target_dir},
     command::{E2E, cargo},
-    deploy,
+    deploy, image,
 };
 
 /// Test targets for the cluster before Coral is installed.
@@ -22,8 +23,14 @@ const SHARED: &[&str] = &[
     "e2e_credentials",
     "e2e_errors",
     "e2e_gate",
+    "e2e_manifests",
+    "e2e_mirror",
     "e2e_plugin",
+    "e2e_plugin_complete",
+    "e2e_plugin_doctor",
     "e2e_plugin_install",
+    "e2e_plugin_verbs",
+    "e2e_policies",
     "e2e_prefetch",
     "e2e_runtime",
     "e2e_webhook",
@@ -81,7 +88,10 @@ async fn on_cluster(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     let environment = [(DIRECTORY_VARIABLE, dir.as_str())];
     tests(root, BARE, &environment).await?;
     deploy::deploy(root, cluster).await?;
-    tests(root, SHARED, &environment).await
+    // They are built for the image already; what has grown is to be known before it is shipped.
+    let sizes = bench::check_sizes(root, &image::build(root, image::PACKAGES).await?);
+    tests(root, SHARED, &environment).await?;
+    sizes
 }
 
 async fn tests(root: &Path, targets: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {

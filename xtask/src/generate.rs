@@ -1,27 +1,66 @@
 //! `cargo xtask generate`: writes what is derived from code, so that a person can read it and `kubectl` can apply it.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
 use coral_api::{NodeImages, Prefetch};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
-const HEADER: &str = "# Written by `cargo xtask generate` from the types in api/. Change those.\n";
+use crate::{bench, command::cargo};
 
-/// Paths of the derived files, from the folder of the workspace.
-pub(crate) fn paths() -> Vec<String> {
-    crds().iter().map(path).collect()
+const HEADER: &str = "# Written by `cargo xtask generate` from the types in api/. Change those.\n";
+/// Resource types.
+const CRDS: &str = "deploy/crds";
+/// Pages about command lines.
+const REFERENCE: &str = "docs/reference";
+
+/// The derived files that are there, by their paths from `root`, the folder of the workspace.
+pub(crate) fn derived(root: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for path in bench::PAGES {
+        files.insert(
+            (*path).to_owned(),
+            fs::read_to_string(root.join(path)).unwrap_or_default(),
+        );
+    }
+    for folder in [CRDS.to_owned(), REFERENCE.to_owned(), format!("{REFERENCE}/man")] {
+        let Ok(entries) = fs::read_dir(root.join(&folder)) else {
+            continue;
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| format!("failed to read {folder}"))?;
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_file() {
+                let text = fs::read_to_string(entry.path()).with_context(|| format!("failed to read {path}"))?;
+                files.insert(path, text);
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// Writes every derived file below `root`, the folder of the workspace.
-pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
+pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
     for crd in crds() {
         let path = path(&crd);
         let text = format!("{HEADER}{}", yaml(&crd)?);
         fs::write(root.join(&path), text).with_context(|| format!("failed to write {path}"))?;
     }
-    Ok(())
+    // From what benches have measured once, and what is kept of it: nothing is measured here.
+    for (path, text) in bench::pages(root)? {
+        fs::write(root.join(path), text).with_context(|| format!("failed to write {path}"))?;
+    }
+    let write = [
+        "run",
+        "--locked",
+        "--quiet",
+        "--package",
+        "coral-reference",
+        "--",
+        REFERENCE,
+    ];
+    cargo(root, &write, &[]).await
 }
 
 fn crds() -> [CustomResourceDefinition; 2] {
@@ -29,7 +68,7 @@ fn crds() -> [CustomResourceDefinition; 2] {
 }
 
 fn path(crd: &CustomResourceDefinition) -> String {
-    format!("deploy/crds/{}.yaml", crd.metadata.name.as_deref().unwrap_or_default())
+    format!("{CRDS}/{}.yaml", crd.metadata.name.as_deref().unwrap_or_default())
 }
 
 fn yaml(crd: &CustomResourceDefinition) -> anyhow::Result<String> {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use coral_tests::cluster::tools::Tools;
 
 use crate::{
-    cluster::Lines,
+    cluster::{Lines, target_dir},
     command::{cargo, output},
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// Packages whose binaries run in the cluster.
-const PACKAGES: &[&str] = &["coral-agent", "coral-controller", "coral-webhook"];
+pub(crate) const PACKAGES: &[&str] = &["coral-agent", "coral-controller", "coral-webhook"];
 
 pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let tools = Tools::build(&Lines).await?;
@@ -40,13 +40,13 @@ pub(crate) async fn build(root: &Path, packages: &[&str]) -> anyhow::Result<Path
     }
     // The image has nothing but the binaries: no libc to load.
     cargo(root, &arguments, &[("RUSTFLAGS", "-C target-feature=+crt-static")]).await?;
-    Ok(root.join("target").join(&target).join("release"))
+    Ok(target_dir().join(&target).join("release"))
 }
 
 /// Builds the image and pushes it as `reference`. Returns the reference by digest.
 pub(crate) async fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::Result<String> {
     let binaries = build(root, PACKAGES).await?;
-    let work = root.join("target/image");
+    let work = target_dir().join("image");
     fs::create_dir_all(&work).with_context(|| format!("failed to make {}", work.display()))?;
     let layer = work.join("layer.tar");
     let mut tar = Command::new("tar");
@@ -91,7 +91,7 @@ pub(crate) async fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::
 }
 
 /// The target triple that the compiler builds for by default.
-fn host_target() -> anyhow::Result<String> {
+pub(crate) fn host_target() -> anyhow::Result<String> {
     let text = output(Command::new("rustc").arg("-vV"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("host: "))

@@ -6,7 +6,9 @@ mod cluster;
 mod command;
 mod demo;
 mod deploy;
+mod dist;
 mod e2e;
+mod faults;
 mod generate;
 mod image;
 mod test;
@@ -34,6 +36,8 @@ enum Command {
     Demo(demo::Args),
     /// Install Coral, as it is in this checkout, in a running cluster.
     Deploy(deploy::Args),
+    /// Build what a release has to offer of kubectl coral.
+    Dist(dist::Args),
     /// Write the files that are derived from code.
     Generate,
     /// Build the image of the in-cluster parts and push it.
@@ -60,7 +64,8 @@ async fn run(command: Command) -> Result<()> {
         Command::Cluster(args) => cluster::run(args).await,
         Command::Demo(args) => demo::run(root, args).await,
         Command::Deploy(args) => deploy::run(root, args).await,
-        Command::Generate => generate::run(root),
+        Command::Dist(args) => dist::run(root, args).await,
+        Command::Generate => generate::run(root).await,
         Command::Image(args) => image::run(root, &args).await,
         Command::Test(args) => test::run(root, args).await,
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change lands, cheapest first.
 
 use std::{
+    collections::BTreeSet,
     env,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use coral_tests::cluster::{prerequisites, tools::Tools};
 use crate::{
     cluster::{Lines, or_signal},
     command::cargo,
-    e2e, generate,
+    e2e, faults, generate,
 };
 
 /// One step of the tests.
@@ -31,6 +32,8 @@ pub(crate) enum Step {
     Unit,
     /// End-to-end tests on a real cluster.
     E2e,
+    /// Everything around Coral fails, one thing after another, on a real cluster.
+    Faults,
 }
 
 /// Run everything that must hold before a change lands, cheapest first.
@@ -38,6 +41,9 @@ pub(crate) enum Step {
 pub(crate) struct Args {
     /// The steps to run; all of them when none is named.
     steps: Vec<Step>,
+
+    #[command(flatten)]
+    faults: faults::Options,
 }
 
 /// How a step ended.
@@ -49,7 +55,7 @@ struct Ended {
 
 /// Runs the steps, also those behind one that fails, and says at the end how each ended.
 pub(crate) async fn run(root: &Path, args: Args) -> anyhow::Result<()> {
-    let Args { steps } = args;
+    let Args { steps, faults } = args;
     prerequisites::ensure(&Lines)?;
     let steps = if steps.is_empty() {
         Step::value_variants()
@@ -58,7 +64,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> anyhow::Result<()> {
     };
     let mut ended = Vec::with_capacity(steps.len());
     for step in steps {
-        ended.push(or_signal(async { Ok(end(root, *step).await) }).await?);
+        ended.push(or_signal(async { Ok(end(root, *step, &faults).await) }).await?);
     }
     println!("\nSTEP       RESULT   TIME");
     for Ended { step, took, error } in &ended {
@@ -76,10 +82,10 @@ pub(crate) async fn run(root: &Path, args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn end(root: &Path, step: Step) -> Ended {
+async fn end(root: &Path, step: Step, faults: &faults::Options) -> Ended {
     println!("\n==> {}", name(step));
     let began = Instant::now();
-    let error = carry_out(root, step).await.err();
+    let error = carry_out(root, step, faults).await.err();
     if let Some(error) = &error {
         println!("{} failed: {error:#}", name(step));
     }
@@ -90,7 +96,7 @@ async fn end(root: &Path, step: Step) -> Ended {
     }
 }
 
-async fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
+async fn carry_out(root: &Path, step: Step, faults: &faults::Options) -> anyhow::Result<()> {
     match step {
         Step::Format => cargo(root, &["fmt", "--all", "--check"], &[]).await,
         Step::Lint => {
@@ -124,7 +130,7 @@ async fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
             )
             .await
         }
-        Step::Generate => is_generated(root),
+        Step::Generate => is_generated(root).await,
         // The feature that switches the end-to-end tests on is off here; they are a step of their own.
         Step::Unit => {
             // What the plugin makes of the manifests is compared with what kubectl makes of them.
@@ -142,23 +148,20 @@ async fn carry_out(root: &Path, step: Step) -> anyhow::Result<()> {
             cargo(root, &["test", "--locked", "--workspace"], &[("PATH", path)]).await
         }
         Step::E2e => e2e::run(root).await,
+        Step::Faults => faults::run(root, faults).await,
     }
 }
 
 /// Writes the derived files and compares them with what was there.
-fn is_generated(root: &Path) -> anyhow::Result<()> {
-    let before: Vec<(String, String)> = generate::paths()
+async fn is_generated(root: &Path) -> anyhow::Result<()> {
+    let before = generate::derived(root)?;
+    generate::run(root).await?;
+    let after = generate::derived(root)?;
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let stale: Vec<&str> = paths
         .into_iter()
-        .map(|path| {
-            let text = std::fs::read_to_string(root.join(&path)).unwrap_or_default();
-            (path, text)
-        })
-        .collect();
-    generate::run(root)?;
-    let stale: Vec<&str> = before
-        .iter()
-        .filter(|(path, text)| std::fs::read_to_string(root.join(path)).unwrap_or_default() != *text)
-        .map(|(path, _)| path.as_str())
+        .filter(|path| before.get(*path) != after.get(*path))
+        .map(String::as_str)
         .collect();
     ensure!(
         stale.is_empty(),

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// How long a part has for an orderly end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One node of a cluster.
 #[derive(Clone)]

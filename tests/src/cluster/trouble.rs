@@ -40,6 +40,19 @@ impl Cluster {
         control_plane::ensure_api_server(&self.site).await.map(drop)
     }
 
+    /// Kills etcd. The API server stays, and can neither read nor write.
+    pub fn kill_etcd(&self) -> Result<()> {
+        let process = self.control_plane_process("etcd")?;
+        process.signal(Signal::KILL);
+        ensure!(process.wait(PATIENCE), "etcd does not end");
+        Ok(())
+    }
+
+    /// Starts etcd again, and returns when it and the API server serve.
+    pub async fn start_etcd(&self) -> Result<()> {
+        self.start_api_server().await
+    }
+
     /// Makes etcd forget all versions but the present ones, and returns its revision: whoever watches from before it is
     /// told that this is gone.
     pub async fn compact_etcd(&self) -> Result<i64> {
@@ -51,8 +64,15 @@ impl Cluster {
     }
 
     fn api_server(&self) -> Result<ProcessRecord> {
+        self.control_plane_process(API_SERVER)
+    }
+
+    fn control_plane_process(&self, name: &str) -> Result<ProcessRecord> {
         let state = State::read(&self.site.layout)?.context("no state")?;
-        let part = state.parts.get(API_SERVER).context("no API server was started")?;
+        let part = state
+            .parts
+            .get(name)
+            .with_context(|| format!("no {name} was started"))?;
         Ok(part.process)
     }
 

@@ -2,9 +2,12 @@
 
 use std::{
     env,
+    io::Write as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
+
+use coral_tests::Cluster;
 
 use super::Scene;
 
@@ -49,7 +52,28 @@ impl From<Output> for Ran {
 
 /// Runs `kubectl coral …` in the namespace of the scene.
 pub(crate) fn coral(scene: &Scene, arguments: &[&str]) -> Ran {
-    let kubectl = scene.cluster.tools().control_plane("kubectl");
+    command(&scene.cluster, arguments)
+        .args(["--namespace", scene.namespace.name()])
+        .output()
+        .unwrap()
+        .into()
+}
+
+/// The same, with something to read.
+pub(crate) fn coral_with(scene: &Scene, arguments: &[&str], input: &str) -> Ran {
+    let mut child = command(&scene.cluster, arguments)
+        .args(["--namespace", scene.namespace.name()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+/// `kubectl coral …`, in whatever namespace.
+pub(crate) fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
     // The plugin lies beside the tests: target/debug/kubectl-coral, target/debug/deps/….
     let tests = env::current_exe().unwrap();
     let plugin = tests.ancestors().nth(2).unwrap();
@@ -61,13 +85,11 @@ pub(crate) fn coral(scene: &Scene, arguments: &[&str]) -> Ran {
         .into_iter()
         .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()))
         .collect();
-    let output = Command::new(kubectl)
+    let mut command = Command::new(cluster.tools().control_plane("kubectl"));
+    command
         .arg("coral")
         .args(arguments)
-        .args(["--namespace", scene.namespace.name()])
         .env("PATH", env::join_paths(folders).unwrap())
-        .env("KUBECONFIG", scene.cluster.kubeconfig())
-        .output()
-        .unwrap();
-    output.into()
+        .env("KUBECONFIG", cluster.kubeconfig());
+    command
 }

@@ -1,5 +1,7 @@
 //! Figures: medians, spreads, and whether a target is met.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 /// Several measurements of one thing.
@@ -40,17 +42,40 @@ impl From<f64> for Samples {
 /// One line of the result.
 #[derive(Clone, Debug)]
 pub(super) struct Figure {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) unit: &'static str,
     pub(super) samples: Samples,
-    /// The most that is allowed; none for a figure that only explains others.
-    pub(super) target: Option<f64>,
+    /// What is wanted; none for a figure that only explains others.
+    pub(super) target: Option<Target>,
+}
+
+/// What a median is to keep to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    fn is_met(self, median: f64) -> bool {
+        match self {
+            Self::AtMost(most) => median <= most,
+            Self::AtLeast(least) => median >= least,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {most}"),
+            Self::AtLeast(least) => format!("≥ {least}"),
+        }
+    }
 }
 
 impl Figure {
-    pub(super) fn new(name: &'static str, unit: &'static str, samples: impl Into<Samples>) -> Self {
+    pub(super) fn new(name: impl Into<Cow<'static, str>>, unit: &'static str, samples: impl Into<Samples>) -> Self {
         Self {
-            name,
+            name: name.into(),
             unit,
             samples: samples.into(),
             target: None,
@@ -58,13 +83,18 @@ impl Figure {
     }
 
     pub(super) fn at_most(mut self, target: f64) -> Self {
-        self.target = Some(target);
+        self.target = Some(Target::AtMost(target));
+        self
+    }
+
+    pub(super) fn at_least(mut self, target: f64) -> Self {
+        self.target = Some(Target::AtLeast(target));
         self
     }
 
     /// Whether the median keeps to the target.
     pub(super) fn is_met(&self) -> Option<bool> {
-        self.target.map(|target| self.samples.median() <= target)
+        self.target.map(|target| target.is_met(self.samples.median()))
     }
 
     fn row(&self) -> String {
@@ -75,8 +105,8 @@ impl Figure {
             String::new()
         };
         let (target, verdict) = match (self.target, self.is_met()) {
-            (Some(target), Some(true)) => (format!("≤ {target}"), "met"),
-            (Some(target), _) => (format!("≤ {target}"), "MISSED"),
+            (Some(target), Some(true)) => (target.text(), "met"),
+            (Some(target), _) => (target.text(), "MISSED"),
             _ => (String::new(), ""),
         };
         let value = format!("{} {}", short(samples.median()), self.unit);
@@ -93,14 +123,14 @@ impl Figure {
             "least": self.samples.least(),
             "most": self.samples.most(),
             "samples": self.samples.0,
-            "target": self.target,
+            "target": self.target.map(Target::text),
             "met": self.is_met(),
         })
     }
 }
 
 /// Three digits that count.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -152,6 +182,8 @@ mod tests {
         assert_eq!(figure.is_met(), Some(true));
         assert!(figure.row().contains("1.000 … 3.000") && figure.row().ends_with("met"));
         assert!(figure.clone().at_most(1.03).row().ends_with("MISSED"));
+        assert!(figure.clone().at_least(1.04).row().ends_with("≥ 1.04   met"));
+        assert!(figure.clone().at_least(1.05).row().ends_with("MISSED"));
         assert_eq!(Figure::new("time", "s", 1.0).is_met(), None);
     }
 }

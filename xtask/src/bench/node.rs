@@ -9,21 +9,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use coral_api::{NodeImages, NodeImagesStatus, Prefetch, node_images::ImageState};
+use coral_api::{NodeImages, NodeImagesStatus, node_images::ImageState};
 use coral_tests::{
     Cluster, ClusterOptions, NodeOptions,
     bare_cri::BareCri,
     cluster::{AgentOptions, NodeHandle},
-    wait::{Look, eventually},
 };
 use futures::TryStreamExt as _;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, CustomResourceExt as _, ResourceExt as _,
+    Api,
     api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams},
 };
 use serde_json::json;
 
+use super::coral::install_crds;
 use crate::{
     cluster::{Lines, target_dir},
     command::output,
@@ -53,13 +52,7 @@ impl Ground {
         })
         .await?;
         let api: Api<NodeImages> = Api::all(cluster.client());
-        let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client());
-        for crd in [Prefetch::crd(), NodeImages::crd()] {
-            let parameters = PatchParams::apply("coral-bench").force();
-            definitions
-                .patch(&crd.name_any(), &parameters, &Patch::Apply(&crd))
-                .await?;
-        }
+        install_crds(&cluster.client()).await?;
         let mut kubectl = Command::new(cluster.tools().control_plane("kubectl"));
         kubectl.arg("--kubeconfig").arg(cluster.kubeconfig());
         output(
@@ -67,11 +60,6 @@ impl Ground {
                 .args(["apply", "--filename"])
                 .arg(root.join("deploy/base/agent-rbac.yaml")),
         )?;
-        eventually("the API server to serve NodeImages", PATIENCE, async || {
-            api.list(&ListParams::default()).await?;
-            Ok(Look::<(), ()>::Done(()))
-        })
-        .await?;
         let options = NodeOptions {
             disk: Some(DISK.to_owned()),
             agent: Some(AgentOptions::new(agent)),

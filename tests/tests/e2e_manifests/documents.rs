@@ -1,0 +1,134 @@
+//! Commands and manifests in the documents are run as they stand there. What is not run says why, in a comment before it:
+//! `<!-- not run by a test: … -->`.
+
+use std::{env, fs, process::Command};
+
+use serde_json::Value;
+
+use super::{
+    instructions, is_of_others, kustomize, repository, strictly,
+    support::{Scene, coral::Ran},
+};
+
+/// The documents that are looked at here.
+const DOCUMENTS: &[&str] = &[
+    "docs/agent.md",
+    "docs/concepts.md",
+    "docs/controller.md",
+    "docs/faq.md",
+    "docs/operations.md",
+    "docs/private-registries.md",
+    "docs/security.md",
+    "docs/upgrade.md",
+    "SECURITY.md",
+];
+/// How the documents name a namespace with workloads, which is that of the scene here.
+const NAMESPACE: [&str; 2] = ["namespace: shop", "--namespace shop"];
+
+/// A fenced block of a document.
+struct Block {
+    /// Document and line.
+    place: String,
+    language: String,
+    text: String,
+    /// Why it is not run, if it says so.
+    reason: Option<String>,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(repository(document)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let mut number = 0;
+        while number < lines.len() {
+            if let Some(language) = lines[number].strip_prefix("```") {
+                let before = lines[..number].iter().rev().find(|line| !line.is_empty());
+                let reason = before
+                    .and_then(|line| line.strip_prefix("<!-- not run by a test: "))
+                    .and_then(|rest| rest.strip_suffix(" -->"));
+                let end = (number + 1..lines.len()).find(|end| lines[*end] == "```").unwrap();
+                blocks.push(Block {
+                    place: format!("{document}:{}", number + 1),
+                    language: language.to_owned(),
+                    text: lines[number + 1..end].join("\n"),
+                    reason: reason.map(str::to_owned),
+                });
+                number = end;
+            }
+            number += 1;
+        }
+    }
+    blocks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_documents_show_works() {
+    let scene = Scene::new("documents").await;
+    let (mut ran, mut left_out) = (0, 0);
+    for mut block in blocks() {
+        for named in NAMESPACE {
+            block.text = block
+                .text
+                .replace(named, &named.replace("shop", scene.namespace.name()));
+        }
+        if let Some(reason) = &block.reason {
+            assert!(reason.len() > 15, "{}: that is no reason: {reason}", block.place);
+            left_out += 1;
+            continue;
+        }
+        println!("{}", block.place);
+        match block.language.as_str() {
+            "yaml" => applies(&scene, &block),
+            "sh" => {
+                let shell = shell(&scene, &block.text);
+                assert_eq!(shell.code, Some(0), "{}: {}{}", block.place, shell.stdout, shell.stderr);
+            }
+            "text" => continue,
+            other => panic!("{}: {other:?} is neither sh, yaml nor text", block.place),
+        }
+        ran += 1;
+    }
+    assert!(ran > 10, "{ran} blocks were run, {left_out} left out");
+}
+
+/// Manifests are taken by the API server, and kustomizations make such.
+fn applies(scene: &Scene, block: &Block) {
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&block.text).unwrap_or_else(|error| panic!("{}: {error}", block.place));
+    for object in objects {
+        let mut objects = vec![object];
+        if objects[0]["kind"] == "Kustomization" {
+            // The documents say where a checkout is beside one's own manifests.
+            let text = block.text.replace("../coral/deploy", "DEPLOY");
+            assert!(text.contains("DEPLOY"), "{}", block.place);
+            objects = kustomize(&scene.cluster, instructions(&text).path());
+        }
+        assert!(
+            objects[0]["spec"].is_object() || objects.len() > 1,
+            "{}: it is a part only",
+            block.place
+        );
+        objects.retain(|object| !is_of_others(object));
+        let answer = strictly(&scene.cluster, None, &objects);
+        assert_eq!(answer.code, Some(0), "{}: {}", block.place, answer.stderr);
+    }
+}
+
+/// Runs a block line by line in the checkout, with kubectl and the plugin on the PATH; the first line that fails ends it.
+fn shell(scene: &Scene, text: &str) -> Ran {
+    let tests = env::current_exe().unwrap();
+    let plugin = tests.ancestors().nth(2).unwrap().to_owned();
+    let kubectl = scene.cluster.tools().control_plane("kubectl");
+    let folders = [plugin, kubectl.parent().unwrap().to_owned()];
+    let others = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(folders.into_iter().chain(env::split_paths(&others))).unwrap();
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", text])
+        .current_dir(repository(""))
+        .env("PATH", path)
+        .env("KUBECONFIG", scene.cluster.kubeconfig())
+        .output()
+        .unwrap();
+    output.into()
+}
