@@ -6,7 +6,7 @@
 //!                                      └──► printer (stdout: data, stderr: the rest)
 //! ```
 //!
-//! What is worth testing is pure: [`selector`], [`naming`], [`matrix`], [`failures`], the layout of tables, and the judgement of a wait.
+//! What is worth testing is pure: `selector`, `naming`, `matrix`, `failures`, the layout of tables, and the judgement of a wait.
 
 mod apply;
 mod cli;
