@@ -3,13 +3,7 @@
 
 mod support;
 
-use std::{
-    collections::BTreeSet,
-    ffi::OsStr,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, ffi::OsStr, path::Path, process::Command};
 
 use coral_api::{Prefetch, keys};
 use coral_tests::{Cluster, ClusterOptions, images};
@@ -28,7 +22,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use support::coral::{Ran, command};
+use support::coral::{Ran, command, fed};
 use tempfile::TempDir;
 
 /// Kinds of objects that come and go by themselves, and the history of workloads, which Kubernetes keeps.
@@ -58,14 +52,7 @@ fn on_a_terminal(cluster: &Cluster, arguments: &[&str], answers: &str) -> Ran {
     for (key, value) in plain.get_envs() {
         script.env(key, value.unwrap_or_default());
     }
-    let mut child = script
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
-    child.wait_with_output().unwrap().into()
+    fed(&mut script, answers)
 }
 
 fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Ran {

@@ -13,32 +13,24 @@ mod status;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use support::{
     Scene,
-    coral::{Ran, coral},
+    coral::{Ran, coral, fed},
 };
 
 impl Scene {
     /// Runs `kubectl …` in the namespace of the scene.
     fn kubectl(&self, arguments: &[&str], input: &str) -> Ran {
-        let mut child = Command::new(self.cluster.tools().control_plane("kubectl"))
+        let mut kubectl = Command::new(self.cluster.tools().control_plane("kubectl"));
+        kubectl
             .arg("--kubeconfig")
             .arg(self.cluster.kubeconfig())
             .args(["--namespace", self.namespace.name()])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap().into()
+            .args(arguments);
+        fed(&mut kubectl, input)
     }
 
     /// Creates an object as it is written, with warnings and all.

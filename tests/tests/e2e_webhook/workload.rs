@@ -1,11 +1,6 @@
 //! Workloads: out of the documentation, into the cluster, and what becomes of them.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
 use coral_tests::wait::{Look, eventually};
 use k8s_openapi::api::{
@@ -15,7 +10,10 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Scene, coral::Ran};
+use crate::support::{
+    PATIENCE, Scene,
+    coral::{Ran, fed},
+};
 
 /// A file of this checkout.
 pub(crate) fn repository(path: &str) -> String {
@@ -52,14 +50,7 @@ fn kubectl_with(scene: &Scene, arguments: &[&str], input: &str) -> Ran {
     if !arguments.contains(&"--namespace") {
         command.args(["--namespace", scene.namespace.name()]);
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap().into()
+    fed(&mut command, input)
 }
 
 /// Waits until every replica of the webhook is there, and admissions go through it.

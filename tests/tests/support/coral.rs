@@ -61,8 +61,13 @@ pub(crate) fn coral(scene: &Scene, arguments: &[&str]) -> Ran {
 
 /// The same, with something to read.
 pub(crate) fn coral_with(scene: &Scene, arguments: &[&str], input: &str) -> Ran {
-    let mut child = command(&scene.cluster, arguments)
-        .args(["--namespace", scene.namespace.name()])
+    let mut command = command(&scene.cluster, arguments);
+    fed(command.args(["--namespace", scene.namespace.name()]), input)
+}
+
+/// What a command does that reads this.
+pub(crate) fn fed(command: &mut Command, input: &str) -> Ran {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
