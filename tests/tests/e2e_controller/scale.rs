@@ -56,8 +56,8 @@ pub(crate) async fn twenty_images_reach_three_hundred_nodes(ground: Ground) {
         let specs = controller.tally.writes_to(&format!("/nodeimages/{node}"));
         let labels = controller.tally.writes_to(&format!("/nodes/{node}"));
         // Both that it waits and that its turn has come are acknowledged, the end is told at once, and what moves every two seconds,
-        // first and last included.
-        let most = 4 + usize::try_from(work.as_secs()).unwrap() / 2;
+        // first and last and one that has begun included.
+        let most = 4 + usize::try_from(work.as_millis().div_ceil(2_000)).unwrap();
         assert!(
             agent <= most,
             "{node}: {agent} writes by its agent, which had {work:?} of work"

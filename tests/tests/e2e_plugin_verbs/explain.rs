@@ -105,7 +105,7 @@ async fn a_pod_without_a_node_is_told_which_image_is_missing_where() {
 
     registry/shop/missing:v1 failed on node-1: NotFound
       registry/shop/missing:v1: not found
-      SOME attempt, and no more will be made
+      SOME attempts, the next SOME time
       hint: check the name and the tag: registry has no such image
     ");
     scene.pod(&placed("held", &held, &[&held])).await;
@@ -210,7 +210,7 @@ async fn a_pod_on_a_node_is_told_what_its_containers_wait_for() {
 
     registry/shop/missing:v1 failed on node-1: NotFound
       registry/shop/missing:v1: not found
-      SOME attempt, and no more will be made
+      SOME attempts, the next SOME time
       hint: check the name and the tag: registry has no such image
     "#);
     scene.pod(&here("runs", &one)).await;

@@ -62,7 +62,7 @@ async fn status_shows_the_part_that_is_asked_for() {
 
     registry/shop/missing:v1 failed on node-1: NotFound
       registry/shop/missing:v1: not found
-      SOME attempt, and no more will be made
+      SOME attempts, the next SOME time
       hint: check the name and the tag: registry has no such image
     ");
     insta::assert_snapshot!(shown(&["--failed"]), @r"
@@ -74,7 +74,7 @@ async fn status_shows_the_part_that_is_asked_for() {
 
     registry/shop/missing:v1 failed on node-1: NotFound
       registry/shop/missing:v1: not found
-      SOME attempt, and no more will be made
+      SOME attempts, the next SOME time
       hint: check the name and the tag: registry has no such image
     ");
     insta::assert_snapshot!(shown(&["web", "--image", "/one", "--node", "node-2"]), @r"
