@@ -8,6 +8,7 @@ use std::{
 use coral_api::{
     FailureReason, ImageReference, NodeImages, Prefetch, conditions,
     node_images::{DesiredImage, DesiredState, ImageFailure, ImageState, ImageStatus, PullProgress},
+    prefetch::{Mode, PrefetchStatus},
 };
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -22,6 +23,8 @@ const DIGEST_DIGITS: usize = 12;
 pub(crate) struct Matrix {
     /// `namespace/name` of the Prefetches that this is about.
     wanted_by: BTreeSet<String>,
+    /// Those of them that are done, and make no further attempts.
+    finished: BTreeSet<String>,
     /// Whether it is about some images, whoever wants them.
     is_of_images: bool,
     columns: Vec<Column>,
@@ -123,6 +126,10 @@ impl Matrix {
     pub(crate) fn new<'a>(prefetches: impl IntoIterator<Item = &'a Prefetch>) -> Self {
         let mut matrix = Self::default();
         for prefetch in prefetches {
+            let is_finished = |status: &PrefetchStatus| status.completion_time.is_some();
+            if prefetch.spec.mode == Mode::Once && prefetch.status.as_ref().is_some_and(is_finished) {
+                matrix.finished.insert(key(prefetch));
+            }
             matrix.wanted_by.insert(key(prefetch));
             for image in &prefetch.spec.images {
                 matrix.column(image);
@@ -161,7 +168,12 @@ impl Matrix {
             if cells.len() <= index {
                 cells.resize(index + 1, None);
             }
-            cells[index] = Some(cell(desired, reported.get(desired.image.as_str()).copied(), now));
+            let mut cell = cell(desired, reported.get(desired.image.as_str()).copied(), now);
+            if let Some(failure) = cell.failure.as_mut().filter(|_| self.is_at_rest(desired)) {
+                // The agent tells when it would try again, not that nobody will ask it to.
+                failure.next_attempt_time = None;
+            }
+            cells[index] = Some(cell);
         }
         if cells.is_empty() {
             self.rows.remove(&name);
@@ -265,6 +277,12 @@ impl Matrix {
             }
         }
         summaries
+    }
+
+    /// Whether everybody who wants the image is done.
+    fn is_at_rest(&self, desired: &DesiredImage) -> bool {
+        let mut requesters = desired.requested_by.iter();
+        !desired.requested_by.is_empty() && requesters.all(|prefetch| self.finished.contains(prefetch))
     }
 
     fn is_wanted(&self, desired: &DesiredImage) -> bool {

@@ -110,3 +110,32 @@ fn percents_never_overflow_nor_claim_the_end() {
     assert_eq!(transfer(5, Some(0)), None);
     assert_eq!(transfer(5, None), None);
 }
+
+#[test]
+fn what_is_done_makes_no_further_attempts() {
+    // The mode of the Prefetch, when it was done, and whether the next attempt is told.
+    let cases = [
+        ("Once", Some("2026-01-01T00:00:50Z"), false),
+        ("Once", None, true),
+        ("Keep", None, true),
+    ];
+    for (mode, done, is_told) in cases {
+        let web = prefetch(json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"images": ["a"], "mode": mode},
+            "status": {"completionTime": done},
+        }));
+        let mut matrix = Matrix::new([&web]);
+        let image = "docker.io/library/a:latest";
+        let failure =
+            json!({"reason": "NotFound", "message": "no", "attempts": 1, "nextAttemptTime": "2026-01-01T00:00:55Z"});
+        let node = node_images(json!({
+            "metadata": {"name": "node-1"},
+            "spec": {"images": [{"image": image, "requestedBy": ["shop/web"], "state": "Held"}]},
+            "status": {"images": [{"image": image, "state": "Failed", "failure": failure}]},
+        }));
+        matrix.insert(&node, now());
+        let failure = matrix.cell("node-1", "a").unwrap().failure.clone().unwrap();
+        assert_eq!(failure.next_attempt_time.is_some(), is_told, "{mode} {done:?}");
+    }
+}
