@@ -20,6 +20,29 @@ use crate::{
 pub(crate) struct Args {
     /// Where to push the image, e.g. registry.example/coral:dev.
     reference: String,
+
+    /// Talk to the registry over plain HTTP, or without looking at its certificate.
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// How the registry is talked to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Transport {
+    /// Over TLS, with a certificate that is valid.
+    Verified,
+    /// In whatever way it answers: a registry on this machine, for tests.
+    Insecure,
+}
+
+impl Transport {
+    /// What crane is told.
+    const fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Verified => &[],
+            Self::Insecure => &["--insecure"],
+        }
+    }
 }
 
 /// Packages whose binaries run in the cluster.
@@ -27,7 +50,15 @@ pub(crate) const PACKAGES: &[&str] = &["coral-agent", "coral-controller", "coral
 
 pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let tools = Tools::build(&Lines).await?;
-    println!("{}", push(root, &tools.node("crane"), &args.reference).await?);
+    let transport = if args.insecure {
+        Transport::Insecure
+    } else {
+        Transport::Verified
+    };
+    println!(
+        "{}",
+        push(root, &tools.node("crane"), &args.reference, transport).await?
+    );
     Ok(())
 }
 
@@ -44,7 +75,7 @@ pub(crate) async fn build(root: &Path, packages: &[&str]) -> anyhow::Result<Path
 }
 
 /// Builds the image and pushes it as `reference`. Returns the reference by digest.
-pub(crate) async fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::Result<String> {
+pub(crate) async fn push(root: &Path, crane: &Path, reference: &str, transport: Transport) -> anyhow::Result<String> {
     let binaries = build(root, PACKAGES).await?;
     let work = target_dir().join("image");
     fs::create_dir_all(&work).with_context(|| format!("failed to make {}", work.display()))?;
@@ -68,19 +99,16 @@ pub(crate) async fn push(root: &Path, crane: &Path, reference: &str) -> anyhow::
     output(&mut tar)?;
     let mut append = Command::new(crane);
     append
-        .args(["append", "--insecure", "--new_tag", reference, "--new_layer"])
+        .arg("append")
+        .args(transport.flags())
+        .args(["--new_tag", reference, "--new_layer"])
         .arg(&layer);
     output(&mut append)?;
     let mut mutate = Command::new(crane);
-    mutate.args([
-        "mutate",
-        "--insecure",
-        reference,
-        "--tag",
-        reference,
-        "--set-platform",
-        platform()?,
-    ]);
+    mutate
+        .arg("mutate")
+        .args(transport.flags())
+        .args([reference, "--tag", reference, "--set-platform", platform()?]);
     let pushed = output(&mut mutate)?;
     pushed
         .lines()
