@@ -70,3 +70,21 @@ pub const WEBHOOK_CONFIGURATION: &str = "coral-webhook";
 
 /// Field manager of the webhook: it owns its Secret and the `caBundle` of its configuration.
 pub const WEBHOOK_FIELD_MANAGER: &str = "coral-webhook";
+
+/// Label on a Pod: `false` leaves its images alone, whatever a Mirror says.
+pub const MIRROR_LABEL: &str = "image.stvz.io/mirror";
+
+/// Annotation that Coral writes on a Pod whose images it has sent to their copies: the originals by container, as JSON.
+pub const ORIGINAL_IMAGES_ANNOTATION: &str = "image.stvz.io/original-images";
+
+/// Service account and Deployment of the mirror controller, in [`SYSTEM_NAMESPACE`].
+pub const MIRROR_SERVICE_ACCOUNT: &str = "coral-mirror";
+
+/// Field manager of the mirror controller: it owns `MirroredImage` and `Mirror.status`.
+pub const MIRROR_FIELD_MANAGER: &str = "coral-mirror";
+
+/// Name of the internal registry and of its Service, in [`SYSTEM_NAMESPACE`].
+pub const REGISTRY_SERVICE: &str = "coral-registry";
+
+/// Port on each node's loopback address at which the agent relays to the internal registry: `localhost:7439`.
+pub const RELAY_PORT: u16 = 7439;

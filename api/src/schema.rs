@@ -27,6 +27,13 @@ pub(crate) fn images(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// `spec.images` of a Mirror, which may discover its images instead.
+pub(crate) fn any_images(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = images(generator);
+    schema.remove("minItems");
+    schema
+}
+
 fn image_reference() -> Schema {
     json_schema!({
         "type": "string",
@@ -41,21 +48,105 @@ fn image_reference() -> Schema {
     })
 }
 
+const HOST_PATTERN: &str =
+    r"^(localhost|[a-zA-Z0-9][a-zA-Z0-9-]*([.][a-zA-Z0-9-]+)*|\[[a-fA-F0-9:.]+\])(:[0-9]{1,5})?$";
+
+/// A registry's host, with or without a port.
+pub(crate) fn registry_host(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 261,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches({HOST_PATTERN:?})"),
+            "message": "must be a host, with or without a port, such as registry.example:5000; no protocol and no path",
+        }],
+    })
+}
+
+/// [`registry_host`], or nothing.
+pub(crate) fn optional_registry_host(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = registry_host(generator);
+    schema.insert("nullable".to_owned(), true.into());
+    schema
+}
+
+/// The first part of the path of every copy.
+pub(crate) fn repository_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 128,
+        "x-kubernetes-validations": [{
+            "rule": "self == '' || self.matches('^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*$')",
+            "message": "must be a path in lower case, such as mirror or team/mirror; no slash at either end",
+        }],
+    })
+}
+
+/// Platforms as `os/architecture` or `os/architecture/variant`.
+pub(crate) fn platforms(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "maxLength": 64,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$')",
+                "message": "must be os/architecture or os/architecture/variant, such as linux/amd64 or linux/arm/v7",
+            }],
+        },
+    })
+}
+
+/// Patterns over the names of images.
+pub(crate) fn patterns(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[a-zA-Z0-9*._:/-]+$')",
+                "message": "must be the name of an image without tag and digest, in which * and ** stand for anything, such as *.internal/**",
+            }],
+        },
+    })
+}
+
+/// A duration of at least a minute.
+pub(crate) fn retention(_: &mut SchemaGenerator) -> Schema {
+    duration_between("1m", "87600h", "must be a duration from 1m to 87600h, such as 720h")
+}
+
 /// A label selector whose size is bounded and whose operators are checked: the API server looks at neither in a custom resource.
 pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    label_selector("a node")
+}
+
+/// [`node_selector`] for pods and namespaces.
+pub(crate) fn object_selector(_: &mut SchemaGenerator) -> Schema {
+    label_selector("an object")
+}
+
+fn label_selector(of: &str) -> Schema {
     let label_value = json_schema!({"type": "string", "maxLength": 63});
     let label_key = json_schema!({"type": "string", "minLength": 1, "maxLength": 317});
     json_schema!({
         "type": "object",
         "properties": {
             "matchLabels": {
-                "description": "Labels that a node must have, all of them.",
+                "description": format!("Labels that {of} must have, all of them."),
                 "type": "object",
                 "maxProperties": 32,
                 "additionalProperties": label_value,
             },
             "matchExpressions": {
-                "description": "Requirements that a node must meet, all of them.",
+                "description": format!("Requirements that {of} must meet, all of them."),
                 "type": "array",
                 "maxItems": 32,
                 "x-kubernetes-list-type": "atomic",

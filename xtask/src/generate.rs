@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
-use coral_api::{NodeImages, Prefetch};
+use coral_api::{Mirror, MirroredImage, NodeImages, Prefetch};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
@@ -63,8 +63,8 @@ pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
     cargo(root, &write, &[]).await
 }
 
-fn crds() -> [CustomResourceDefinition; 2] {
-    [Prefetch::crd(), NodeImages::crd()]
+fn crds() -> [CustomResourceDefinition; 4] {
+    [Prefetch::crd(), NodeImages::crd(), Mirror::crd(), MirroredImage::crd()]
 }
 
 fn path(crd: &CustomResourceDefinition) -> String {
