@@ -1,35 +1,13 @@
-//! The schema on a real API server: what it takes and what it refuses, with which sentence.
-#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+//! `Prefetch`.
 
+use coral_api::Prefetch;
 use coral_tests::Cluster;
-use kube::{
-    Api,
-    api::{DynamicObject, PostParams},
-    core::ApiResource,
-};
 use serde_json::{Value, json};
 
-/// A digest of the right form.
-const SHA256: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+use super::{SHA256, accepted, refused};
 
-async fn create(cluster: &Cluster, spec: Value) -> Result<DynamicObject, String> {
-    let resource = ApiResource::erase::<coral_api::Prefetch>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client(), "default", &resource);
-    let object = serde_json::from_value(json!({
-        "apiVersion": "image.stvz.io/v1alpha1",
-        "kind": "Prefetch",
-        "metadata": {"name": "checked"},
-        "spec": spec,
-    }));
-    let parameters = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    match api.create(&parameters, &object.unwrap()).await {
-        Ok(object) => Ok(object),
-        Err(kube::Error::Api(status)) => Err(status.message),
-        Err(error) => panic!("{error}"),
-    }
+async fn create(cluster: &Cluster, spec: Value) -> Result<Value, String> {
+    super::create::<Prefetch>(cluster, spec).await
 }
 
 #[tokio::test]
@@ -52,11 +30,7 @@ async fn valid_objects_are_accepted() {
             "removalPolicy": "Remove", "suspend": true}),
         json!({"images": (0..256).map(|i| format!("registry.example:5000/some/where/image-{i}:v1")).collect::<Vec<_>>()}),
     ];
-    for spec in specs {
-        if let Err(message) = create(&cluster, spec.clone()).await {
-            panic!("{spec} was refused: {message}");
-        }
-    }
+    accepted::<Prefetch>(&cluster, specs).await;
 }
 
 #[tokio::test]
@@ -67,7 +41,7 @@ async fn defaults_are_filled_in_by_the_api_server() {
         "images": ["nginx"], "pullPolicy": "IfNotPresent", "mode": "Keep", "parallelism": "25%", "priority": 0,
         "timeout": "10m", "backoffLimit": 6, "pin": false, "gate": false, "removalPolicy": "Retain", "suspend": false,
     });
-    assert_eq!(object.data["spec"], expected);
+    assert_eq!(object["spec"], expected);
 }
 
 #[tokio::test]
@@ -153,13 +127,5 @@ async fn invalid_objects_are_refused_with_a_sentence() {
             "Exists and DoesNotExist must have none",
         ),
     ];
-    for (spec, sentence) in cases {
-        match create(&cluster, spec.clone()).await {
-            Ok(_) => panic!("{spec} was accepted"),
-            Err(message) => assert!(
-                message.contains(sentence),
-                "{spec} was refused with other words: {message}"
-            ),
-        }
-    }
+    refused::<Prefetch>(&cluster, cases).await;
 }
