@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::{
     failure_advice::advice,
     human,
-    matrix::{CellState, Matrix},
+    matrix::{CellState, Matrix, is_finished},
 };
 
 /// Nodes that are named before the rest is counted.
@@ -69,6 +69,7 @@ impl Group {
 
 /// What the agents report, and what the controller says beyond that.
 pub(crate) fn collect<'a>(matrix: &Matrix, prefetches: impl IntoIterator<Item = &'a Prefetch>) -> Vec<Failure> {
+    let prefetches: Vec<&Prefetch> = prefetches.into_iter().collect();
     let mut failures: Vec<Failure> = matrix
         .cells()
         .filter_map(|(node, column, cell)| {
@@ -84,7 +85,7 @@ pub(crate) fn collect<'a>(matrix: &Matrix, prefetches: impl IntoIterator<Item = 
             })
         })
         .collect();
-    let statuses = prefetches.into_iter().filter_map(|prefetch| prefetch.status.as_ref());
+    let statuses = prefetches.iter().filter_map(|prefetch| prefetch.status.as_ref());
     for failure in statuses.flat_map(|status| &status.failures) {
         // The agent's report is newer than the controller's summary of it.
         if matrix.cell(&failure.node, &failure.image).is_some() {
@@ -103,6 +104,12 @@ pub(crate) fn collect<'a>(matrix: &Matrix, prefetches: impl IntoIterator<Item = 
             next_attempt: failure.next_attempt_time.as_ref().map(|time| time.0),
             state: CellState::Failed,
         });
+    }
+    if !prefetches.is_empty() && prefetches.iter().all(|prefetch| is_finished(prefetch)) {
+        // The agents told when they would try again before they knew that nobody asks them to.
+        for failure in &mut failures {
+            failure.next_attempt = None;
+        }
     }
     failures
 }
@@ -215,6 +222,32 @@ mod tests {
           Secret regcred does not exist
           hint: a Secret in spec.imagePullSecrets does not exist in this namespace, or Coral's agents may not read it: `kubectl coral allow-secret NAME`
         ");
+    }
+
+    #[test]
+    fn a_prefetch_that_is_done_makes_no_further_attempts() {
+        let mut web = prefetch(json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"images": ["nginx:1.99"], "mode": "Once"},
+        }));
+        let mut matrix = Matrix::new([&web]);
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let image = "docker.io/library/nginx:1.99";
+        let node = node_images(json!({
+            "metadata": {"name": "node-1"},
+            "spec": {"images": [{"image": image, "requestedBy": ["shop/web"]}]},
+            "status": {"images": [{"image": image, "state": "Failed", "failure": {
+                "reason": "NotFound", "message": "manifest unknown", "attempts": 3, "nextAttemptTime": "2026-01-01T00:00:20Z"}}]},
+        }));
+        matrix.insert(&node, now);
+        let told = |web: &Prefetch| render(&group(collect(&matrix, [web])), now);
+        assert!(told(&web).contains("3 attempts, the next in 20s"), "{}", told(&web));
+        web.status = Some(serde_json::from_value(json!({"completionTime": "2026-01-01T00:00:00Z"})).unwrap());
+        assert!(
+            told(&web).contains("3 attempts, and no more will be made"),
+            "{}",
+            told(&web)
+        );
     }
 
     #[test]

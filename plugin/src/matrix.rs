@@ -121,13 +121,18 @@ pub(crate) struct Summary {
     pub(crate) digests: BTreeSet<String>,
 }
 
+/// Whether a Prefetch is done, and makes no further attempts.
+pub(crate) fn is_finished(prefetch: &Prefetch) -> bool {
+    let is_complete = |status: &PrefetchStatus| status.completion_time.is_some();
+    prefetch.spec.mode == Mode::Once && prefetch.status.as_ref().is_some_and(is_complete)
+}
+
 impl Matrix {
     /// An empty matrix with the images of these Prefetches, in their order.
     pub(crate) fn new<'a>(prefetches: impl IntoIterator<Item = &'a Prefetch>) -> Self {
         let mut matrix = Self::default();
         for prefetch in prefetches {
-            let is_finished = |status: &PrefetchStatus| status.completion_time.is_some();
-            if prefetch.spec.mode == Mode::Once && prefetch.status.as_ref().is_some_and(is_finished) {
+            if is_finished(prefetch) {
                 matrix.finished.insert(key(prefetch));
             }
             matrix.wanted_by.insert(key(prefetch));
