@@ -14,6 +14,7 @@
 mod control_plane;
 mod leases;
 mod node;
+mod stage;
 mod tally;
 mod timeline;
 
@@ -26,6 +27,7 @@ use kube::{Api, Client, Config};
 pub use self::{
     control_plane::ControlPlane,
     node::{HollowNode, HollowOptions},
+    stage::{Site, Stage},
     tally::Tally,
     timeline::{Pull, Timeline},
 };

@@ -7,14 +7,16 @@ use coral_api::{
     conditions::{self, READY},
     node_images::ImageState,
 };
-use coral_tests::cri::{Ending, FakeRuntime, Flavour, Outcome, Trouble};
+use coral_tests::{
+    cri::{Ending, FakeRuntime, Flavour, Outcome, Trouble},
+    hollow::Site,
+};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
     history::Seen,
     hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state},
-    site::Site,
 };
 
 fn reason(status: &NodeImagesStatus, image: &str) -> Option<FailureReason> {

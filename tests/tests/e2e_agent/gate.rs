@@ -5,14 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use coral_tests::hollow::Site;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
-
-use crate::site::Site;
 
 /// How connections fare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,8 +52,13 @@ impl Gate {
         self.address.to_string()
     }
 
-    pub(crate) fn set(&self, way: Way) {
+    /// When this returns after a cut, nothing passes any more.
+    pub(crate) async fn set(&self, way: Way) {
         self.way.send_replace(way);
+        if way == Way::Cut {
+            // Every connection has a receiver as long as it passes anything on.
+            self.way.closed().await;
+        }
     }
 
     /// Lets the connections that there are go dead, as when a load balancer forgets them. New ones pass.
@@ -100,6 +104,7 @@ async fn pass(
         _ = deaths.changed() => true,
     };
     if is_dead {
+        drop(way);
         // Both ends stay open until the gate goes.
         std::future::pending::<()>().await;
     }

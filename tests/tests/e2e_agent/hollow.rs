@@ -20,6 +20,7 @@ use coral_api::{
 };
 use coral_tests::{
     cri::{Catalogue, Counts, FakeRuntime, Flavour},
+    hollow::Site,
     wait::{Look, eventually},
 };
 use kube::{
@@ -31,10 +32,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::util::{MapFutureLayer, MapRequestLayer};
 
-use crate::{
-    history::{History, Seen},
-    site::Site,
-};
+use crate::history::{History, Seen};
 
 /// How long anything may take that is only a matter of work.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

@@ -24,15 +24,13 @@ mod pulls;
 mod references;
 mod removal;
 mod reports;
-mod site;
 mod sockets;
 mod space;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use coral_tests::hollow::Stage;
 use libtest_mimic::{Arguments, Trial};
-
-use crate::site::Stage;
 
 /// Longest time for one case.
 const TIME_FOR_A_CASE: Duration = Duration::from_secs(100);
@@ -40,7 +38,7 @@ const TIME_FOR_A_CASE: Duration = Duration::from_secs(100);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(64);
-    let stage = Arc::new(Stage::new());
+    let stage = Arc::new(Stage::new(env!("CARGO_TARGET_TMPDIR"), "e2e-agent").unwrap());
     let mut trials = Vec::new();
     macro_rules! cases {
         ($($module:ident: $($case:ident)*;)*) => {$($(
@@ -48,7 +46,7 @@ fn main() -> ExitCode {
             trials.push(Trial::test(
                 concat!(stringify!($module), "::", stringify!($case)),
                 move || {
-                    stage_of_case.run(TIME_FOR_A_CASE, $module::$case);
+                    stage_of_case.run(TIME_FOR_A_CASE, $module::$case).unwrap();
                     Ok(())
                 },
             ));

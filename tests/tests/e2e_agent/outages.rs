@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use coral_api::node_images::ImageState;
-use coral_tests::cri::{Flavour, Outcome};
+use coral_tests::{
+    cri::{Flavour, Outcome},
+    hollow::Site,
+};
 use serde_json::json;
 
 use crate::{
     gate::{Gate, Way},
     hollow::{Hollow, SOON, image, image_with, name, state},
-    site::Site,
 };
 
 /// How long the API server is away.
@@ -24,12 +26,12 @@ pub(crate) async fn a_pull_that_ends_while_the_api_server_is_away_is_told_afterw
     let node = node.started(1, &[image("a"), image("b")]).await;
     let pulling = |status: &_| state(status, &name("a")) == Some(ImageState::Pulling);
     node.until("the pull to be told", SOON, pulling).await;
-    gate.set(Way::Cut);
+    gate.set(Way::Cut).await;
     tokio::time::sleep(OUTAGE).await;
     // Nothing has waited for the API server.
     assert_eq!(node.runtime.counts().succeeded, 2);
     assert!(pulling(&node.history.all().pop().unwrap().status));
-    gate.set(Way::Open);
+    gate.set(Way::Open).await;
     node.all_present(Duration::from_secs(10)).await;
     assert_eq!(node.runtime.counts().begun, 2);
     assert!(node.agent_runs());
@@ -40,11 +42,11 @@ pub(crate) async fn a_spec_that_changes_while_the_api_server_is_away_is_found_af
     let node = Hollow::new(&site, "missed", Flavour::CriO).through(&gate.address());
     let node = node.started(1, &[image("a")]).await;
     node.all_present(SOON).await;
-    gate.set(Way::Cut);
+    gate.set(Way::Cut).await;
     node.asks(&[image("b")]).await;
     tokio::time::sleep(OUTAGE).await;
     assert_eq!(node.runtime.counts().begun, 1);
-    gate.set(Way::Open);
+    gate.set(Way::Open).await;
     let status = node.all_present(RECONNECTION).await;
     assert_eq!(state(&status, &name("b")), Some(ImageState::Present));
     assert_eq!(state(&status, &name("a")), None);

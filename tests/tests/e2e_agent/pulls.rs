@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use coral_api::{FailureReason, conditions, node_images::ImageState};
-use coral_tests::cri::{Ending, Flavour, Outcome};
+use coral_tests::{
+    cri::{Ending, Flavour, Outcome},
+    hollow::Site,
+};
 use serde_json::json;
 
-use crate::{
-    hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state},
-    site::Site,
-};
+use crate::hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state};
 
 pub(crate) async fn there_are_never_more_pulls_than_the_limit(site: Site) {
     let node = Hollow::new(&site, "limit", Flavour::Containerd);

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use coral_api::{FailureReason, conditions, node_images::ImageState};
-use coral_tests::cri::{Catalogue, CredentialPrint, Flavour};
+use coral_tests::{
+    cri::{Catalogue, CredentialPrint, Flavour},
+    hollow::Site,
+};
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use kube::{
     Api,
@@ -11,10 +14,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{
-    hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state},
-    site::Site,
-};
+use crate::hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state};
 
 pub(crate) async fn a_digest_decides_over_a_tag(site: Site) {
     let catalogue = Catalogue::default();

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use coral_api::{FailureReason, NodeImagesStatus, node_images::ImageState};
-use coral_tests::cri::{Ending, Flavour, Outcome};
+use coral_tests::{
+    cri::{Ending, Flavour, Outcome},
+    hollow::Site,
+};
 use serde_json::{Value, json};
 
 use crate::{
     history::Seen,
     hollow::{A_LOOK, Hollow, SOON, image, image_with, name, of, state},
-    site::Site,
 };
 
 /// A request to take the image away.

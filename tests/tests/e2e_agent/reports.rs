@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use coral_api::{NodeImagesStatus, node_images::ImageState};
-use coral_tests::cri::Flavour;
+use coral_tests::{cri::Flavour, hollow::Site};
 use serde_json::json;
 
 use crate::{
     history::Seen,
     hollow::{Hollow, SOON, image, image_with, name, state},
-    site::Site,
 };
 
 pub(crate) async fn twenty_images_take_few_writes_and_the_last_is_told_at_once(site: Site) {

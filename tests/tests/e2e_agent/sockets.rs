@@ -6,13 +6,13 @@ use coral_api::{
     NodeImagesStatus,
     conditions::{self, READY},
 };
-use coral_tests::cri::{Catalogue, FakeRuntime, Flavour};
+use coral_tests::{
+    cri::{Catalogue, FakeRuntime, Flavour},
+    hollow::Site,
+};
 use tokio::net::UnixListener;
 
-use crate::{
-    hollow::{Hollow, SOON, image},
-    site::Site,
-};
+use crate::hollow::{Hollow, SOON, image};
 
 fn is_ready(status: &NodeImagesStatus) -> bool {
     conditions::is_true(&status.conditions, READY)

@@ -16,14 +16,12 @@ use coral_api::{
 use coral_tests::{
     bad_registry::{BadRegistry, Misbehaviour},
     cri::Flavour,
+    hollow::Site,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::{
-    hollow::{A_LOOK, Hollow, SOON, image, name, of, state},
-    site::Site,
-};
+use crate::hollow::{A_LOOK, Hollow, SOON, image, name, of, state};
 
 const GIB: i64 = 1 << 30;
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use coral_controller::{Controller, LeaseOptions, Options, metrics::Metrics};
-use coral_tests::wait::{Look, eventually};
+use coral_tests::{
+    hollow::Site,
+    wait::{Look, eventually},
+};
 use kube::{
     Client,
     client::{Body, ClientBuilder},
@@ -14,7 +17,7 @@ use kube::{
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::util::MapRequestLayer;
 
-use crate::site::{NAMESPACE, Site};
+use crate::site::NAMESPACE;
 
 /// Who the controller is to the API server.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:coral-system:coral-controller";

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coral_api::Prefetch;
+use coral_tests::hollow::Site;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api,
@@ -13,7 +14,7 @@ use serde_json::json;
 use crate::{
     actor::{Actor, seen},
     gate::{Gate, Way},
-    site::{NAMESPACE, Site},
+    site::NAMESPACE,
 };
 
 /// How long the first may take to lead, with a cluster that is busy with itself.
@@ -117,7 +118,7 @@ pub(crate) async fn a_leader_that_is_cut_off_stops_before_the_next_begins(site: 
     first.leads(SOON).await;
     let second = Actor::start(&site, "second");
     second.knows(SOON).await;
-    gate.set(Way::Cut);
+    gate.set(Way::Cut).await;
     let cut = Instant::now();
     make_prefetch(&site, "web").await;
     let (ended, began) = tokio::join!(first.leads_no_more(AFTER_A_KILL), second.leads(AFTER_A_KILL));
@@ -137,7 +138,7 @@ pub(crate) async fn a_leader_that_is_cut_off_stops_before_the_next_begins(site: 
         ended - cut
     );
     is_seen_to(&site, "web", SOON).await;
-    gate.set(Way::Open);
+    gate.set(Way::Open).await;
     // Back again, it sees that somebody else leads, and writes nothing.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!first.metrics.is_leader() && second.metrics.is_leader());

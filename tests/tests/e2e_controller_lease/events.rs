@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coral_api::{ImageReference, NodeImages, Prefetch};
+use coral_tests::hollow::Site;
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     events::v1::Event,
@@ -13,10 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    actor::{Actor, seen},
-    site::Site,
-};
+use crate::actor::{Actor, seen};
 
 /// How long anything may take that is only a matter of work.
 const SOON: Duration = Duration::from_secs(20);

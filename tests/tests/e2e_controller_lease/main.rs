@@ -18,9 +18,8 @@ mod site;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use coral_tests::hollow::Stage;
 use libtest_mimic::{Arguments, Trial};
-
-use crate::site::Stage;
 
 /// Longest time for one case.
 const TIME_FOR_A_CASE: Duration = Duration::from_secs(100);
@@ -28,7 +27,7 @@ const TIME_FOR_A_CASE: Duration = Duration::from_secs(100);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let stage = Arc::new(Stage::new());
+    let stage = Arc::new(Stage::new(env!("CARGO_TARGET_TMPDIR"), "e2e-lease").unwrap());
     let mut trials = Vec::new();
     macro_rules! cases {
         ($($module:ident: $($case:ident)*;)*) => {$($(
@@ -36,7 +35,11 @@ fn main() -> ExitCode {
             trials.push(Trial::test(
                 concat!(stringify!($module), "::", stringify!($case)),
                 move || {
-                    stage_of_case.run(TIME_FOR_A_CASE, $module::$case);
+                    let case = async |site| {
+                        site::prepare(&site).await.unwrap();
+                        $module::$case(site).await;
+                    };
+                    stage_of_case.run(TIME_FOR_A_CASE, case).unwrap();
                     Ok(())
                 },
             ));
