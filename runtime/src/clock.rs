@@ -28,10 +28,13 @@ impl Clock {
     /// A clock that is looked at for the first time.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            wall: Timestamp::now(),
-            steady: Instant::now(),
-        }
+        Self::seen(Timestamp::now(), Instant::now())
+    }
+
+    /// A clock that was looked at last when it showed this.
+    #[must_use]
+    pub const fn seen(wall: Timestamp, steady: Instant) -> Self {
+        Self { wall, steady }
     }
 
     /// Whether the wall clock was set back since the last look at it.
@@ -106,7 +109,7 @@ mod tests {
         ];
         for (passed, went_on, expected) in cases {
             let steady = Instant::now();
-            let mut clock = Clock { wall: NOON, steady };
+            let mut clock = Clock::seen(NOON, steady);
             let wall = NOON + went_on.seconds();
             let found = clock.compare(wall, steady + Duration::from_secs(passed));
             assert_eq!(found.map(|it| it.by().as_secs()), expected, "{passed} {went_on}");

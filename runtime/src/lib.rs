@@ -1,22 +1,26 @@
-//! What every server of Coral's begins and ends with: its log, its Kubernetes client, its metrics and health, its shutdown.
+//! What every server of Coral's begins and ends with: its log, its Kubernetes client, its metrics and health, its election, its shutdown.
 //!
 //! ```text
 //!   agent ──────┐
 //!   controller ─┴──► coral-runtime ──► tracing, kube, tokio signals
 //! ```
 
+mod cache;
 mod client;
 mod clock;
 mod http;
+mod lease;
 mod log;
 mod shutdown;
 mod watch;
 
 use std::{fmt::Display, process::ExitCode};
 
+pub use cache::{Cache, Key};
 pub use client::{ClientArgs, client};
 pub use clock::{Clock, SetBack};
 pub use http::{HttpArgs, serve};
+pub use lease::{Leadership, LeaseOptions};
 pub use log::{LogArgs, LogFormat};
 pub use shutdown::shutdown;
 pub use watch::watch_backoff;

@@ -10,8 +10,7 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::{Decision, Moment, decide, held, released};
-use crate::LeaseOptions;
+use super::{Decision, LeaseOptions, Moment, decide, held, released};
 
 /// How long a stop waits for the Lease to be given back. Without that the next leader waits for as long as after a crash.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,7 +25,7 @@ struct Tenure {
 }
 
 /// Whether the controller leads.
-pub(crate) struct Leadership {
+pub struct Leadership {
     tenure_rx: watch::Receiver<Option<Tenure>>,
     release_tx: Option<oneshot::Sender<()>>,
     /// The election. It ends with its controller, however that ends.
@@ -35,7 +34,8 @@ pub(crate) struct Leadership {
 
 impl Leadership {
     /// Leads for ever, without asking anybody.
-    pub(crate) fn unquestioned() -> Self {
+    #[must_use]
+    pub fn unquestioned() -> Self {
         let forever = Tenure {
             number: 1,
             until: Moment::NEVER,
@@ -48,7 +48,8 @@ impl Leadership {
     }
 
     /// Stands for election.
-    pub(crate) fn elected(client: Client, options: LeaseOptions, identity: String) -> Self {
+    #[must_use]
+    pub fn elected(client: Client, options: LeaseOptions, identity: String) -> Self {
         let (tenure_tx, tenure_rx) = watch::channel(None);
         let (release_tx, release_rx) = oneshot::channel();
         let span = tracing::info_span!("election", lease = %options.name);
@@ -70,7 +71,8 @@ impl Leadership {
     }
 
     /// The number of the tenure, while the controller leads.
-    pub(crate) fn tenure(&self) -> Option<u64> {
+    #[must_use]
+    pub fn tenure(&self) -> Option<u64> {
         let tenure = *self.tenure_rx.borrow();
         tenure
             .filter(|tenure| Moment::now() < tenure.until)
@@ -78,7 +80,7 @@ impl Leadership {
     }
 
     /// Completes when [`tenure`](Self::tenure) is no longer `known`.
-    pub(crate) async fn is_other_than(&mut self, known: Option<u64>) {
+    pub async fn is_other_than(&mut self, known: Option<u64>) {
         while self.tenure() == known {
             let tenure = *self.tenure_rx.borrow_and_update();
             let end = tenure
@@ -95,7 +97,7 @@ impl Leadership {
     }
 
     /// Gives the Lease away. The controller has stopped writing.
-    pub(crate) async fn release(mut self) {
+    pub async fn release(mut self) {
         let Some(release_tx) = self.release_tx.take() else {
             return;
         };

@@ -1,16 +1,16 @@
-//! Who of several controllers leads.
+//! Who of several replicas of a controller leads.
 //!
 //! ```text
-//!   election ──create, update──► Lease coral-controller ◄──get── the others, every second
+//!   election ──create, update──► Lease ◄──get── the others, every second
 //!      │
 //!      └──tenure: leads until …──► controller: plans and writes only inside it
 //! ```
 //!
 //! # Never two writers
 //!
-//! A leader writes until [`renew_deadline`](crate::LeaseOptions::renew_deadline) (10 s) after the moment at which it *began* the last renewal
+//! A leader writes until [`renew_deadline`](LeaseOptions::renew_deadline) (10 s) after the moment at which it *began* the last renewal
 //! that succeeded. At that moment it drops every write that is under way, which closes their connections, and begins no other. Others take
-//! the Lease [`duration`](crate::LeaseOptions::duration) (15 s) after they first *saw* that renewal, which is later than it was begun. So
+//! the Lease [`duration`](LeaseOptions::duration) (15 s) after they first *saw* that renewal, which is later than it was begun. So
 //! 5 s lie between the last write of one leader and the first of the next, for what the API server still has in hand. No clock is
 //! compared with that of another machine: everybody counts with a clock of their own that cannot be set and goes on while the machine
 //! sleeps, and the times in the Lease are for people. A leader that stops writes nothing more, waits a second for the answers to what is
@@ -29,15 +29,15 @@
 
 mod election;
 mod moment;
+mod options;
 
 use std::time::Duration;
 
 use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
-pub(crate) use election::Leadership;
+pub use election::Leadership;
 pub(crate) use moment::Moment;
-
-use crate::LeaseOptions;
+pub use options::LeaseOptions;
 
 /// What a candidate does about the Lease.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,4 +1,4 @@
-//! What the controller knows of one kind of object.
+//! What a controller knows of one kind of object.
 //!
 //! A watch fills it, and so do the answers to the controller's own writes: the next plan then starts from what was
 //! written, instead of writing it again because the watch is a moment behind.
@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use kube::{Resource, ResourceExt as _, runtime::watcher::Event};
 
 /// Name of an object, with its namespace where the kind has one.
-pub(crate) type Key = (Option<String>, String);
+pub type Key = (Option<String>, String);
 
 /// The objects of one kind.
 #[derive(Debug)]
-pub(crate) struct Cache<K> {
+pub struct Cache<K> {
     objects: BTreeMap<Key, Arc<K>>,
     /// What a list that is under way has brought so far.
     listed: BTreeMap<Key, Arc<K>>,
@@ -33,7 +33,7 @@ impl<K> Default for Cache<K> {
 impl<K: Resource + PartialEq> Cache<K> {
     /// Takes in an event of the watch. Returns whether anything is known now that was not known before: a Node's heartbeat is nothing,
     /// once the times are pruned.
-    pub(crate) fn take(&mut self, event: Event<K>) -> bool {
+    pub fn take(&mut self, event: Event<K>) -> bool {
         match event {
             Event::Init => {
                 self.listed.clear();
@@ -55,7 +55,7 @@ impl<K: Resource + PartialEq> Cache<K> {
 
     /// Takes in a version of an object, unless a newer one is known. Returns whether it differs from the known one in more than its
     /// version.
-    pub(crate) fn insert(&mut self, mut object: K) -> bool {
+    pub fn insert(&mut self, mut object: K) -> bool {
         let key = key(&object);
         let Some(known) = self.objects.get(&key) else {
             self.objects.insert(key, Arc::new(object));
@@ -76,32 +76,41 @@ impl<K: Resource + PartialEq> Cache<K> {
     }
 
     /// Takes in that an object is gone.
-    pub(crate) fn remove(&mut self, key: &Key) {
+    pub fn remove(&mut self, key: &Key) {
         self.objects.remove(key);
     }
 
     /// The object, if it is there.
-    pub(crate) fn get(&self, key: &Key) -> Option<&K> {
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&K> {
         self.objects.get(key).map(|object| &**object)
     }
 
     /// The version of the object, if it is there.
-    pub(crate) fn version(&self, key: &Key) -> Option<u128> {
+    #[must_use]
+    pub fn version(&self, key: &Key) -> Option<u128> {
         version(self.get(key)?)
     }
 
     /// Whether the object is there.
-    pub(crate) fn contains(&self, key: &Key) -> bool {
+    #[must_use]
+    pub fn contains(&self, key: &Key) -> bool {
         self.objects.contains_key(key)
     }
 
     /// Whether the first list is complete.
-    pub(crate) const fn is_complete(&self) -> bool {
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
         self.is_complete
     }
 
+    /// The objects, to be kept, ordered by namespace and name.
+    pub fn shared(&self) -> impl Iterator<Item = &Arc<K>> {
+        self.objects.values()
+    }
+
     /// The objects, ordered by namespace and name.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = &K> {
+    pub fn objects(&self) -> impl Iterator<Item = &K> {
         self.objects.values().map(|object| &**object)
     }
 }
