@@ -92,4 +92,6 @@ fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn s
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
 /// Longest pause that a registry may ask for; more is taken for a mistake.
-const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 /// Most characters of a registry's own words that are told.
 const MAX_SAID_CHARACTERS: usize = 200;
 
@@ -278,7 +278,7 @@ pub(crate) fn of_status(
 }
 
 /// `Retry-After`, in seconds or as a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match value.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

@@ -31,6 +31,8 @@ mod manifest;
 mod origin;
 mod patience;
 mod platform;
+#[cfg(test)]
+mod properties;
 mod proxy;
 mod repository;
 mod size;

@@ -122,7 +122,7 @@ impl Repository {
 }
 
 /// The target of `Link: <target>; rel="next"`.
-fn next_page(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn next_page(headers: &HeaderMap) -> Option<&str> {
     headers
         .get_all(LINK)
         .iter()

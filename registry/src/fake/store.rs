@@ -99,6 +99,7 @@ impl Store {
             }
             [ref name @ .., "blobs", "uploads", number] => self.uploads(method, &name.join("/"), number, target, body),
             [ref name @ .., "blobs", digest] => self.blobs(&name.join("/"), digest, headers),
+            [ref name @ .., "tags", "list"] => self.tags(&name.join("/")),
             [ref name @ .., "referrers", digest] => self.referrers(&name.join("/"), digest),
             _ => status(StatusCode::NOT_FOUND),
         }
@@ -147,6 +148,9 @@ impl Store {
                 .body(Body::from(bytes))
                 .unwrap();
         }
+        if *method == Method::DELETE {
+            return self.delete(name, reference);
+        }
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
         if self.behaviour.is_strict && !self.has_all_of(name, &document) {
             let error = json!({"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"}]});
@@ -165,6 +169,31 @@ impl Store {
             created = created.header("oci-subject", subject);
         }
         created.body(Body::empty()).unwrap()
+    }
+
+    /// A tag goes alone, a digest with all its tags.
+    fn delete(&mut self, name: &str, reference: &str) -> Response<Body> {
+        let before = self.manifests.len();
+        self.manifests.retain(|(repository, key), (_, bytes)| {
+            repository != name || (key != reference && (!reference.contains(':') || digest(bytes) != reference))
+        });
+        status(if self.manifests.len() < before {
+            StatusCode::ACCEPTED
+        } else {
+            StatusCode::NOT_FOUND
+        })
+    }
+
+    fn tags(&self, name: &str) -> Response<Body> {
+        let keys = self.manifests.keys().filter(|(repository, _)| repository == name);
+        let tags: Vec<&str> = keys
+            .map(|(_, key)| key.as_str())
+            .filter(|key| !key.contains(':'))
+            .collect();
+        if tags.is_empty() {
+            return status(StatusCode::NOT_FOUND);
+        }
+        Response::new(Body::from(json!({"name": name, "tags": tags}).to_string()))
     }
 
     fn has_all_of(&self, name: &str, document: &Value) -> bool {
