@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Ordering,
-    fmt::{self, Write as _},
+    fmt,
     hash::{Hash, Hasher},
     str::FromStr,
 };
@@ -142,11 +142,16 @@ impl ImageReference {
     /// This is what is asked of the runtime, and what runtimes list. containerd and CRI-O, too, drop the tag where there is a digest.
     #[must_use]
     pub fn identity(&self) -> String {
-        match (&self.digest, &self.tag) {
-            (Some(digest), _) => format!("{}/{}@{digest}", self.registry, self.repository),
-            (None, Some(tag)) => format!("{}/{}:{tag}", self.registry, self.repository),
+        self.identity_parts().concat()
+    }
+
+    fn identity_parts(&self) -> [&str; 5] {
+        let (separator, version) = match (&self.digest, &self.tag) {
+            (Some(digest), _) => ("@", digest),
+            (None, Some(tag)) => (":", tag),
             (None, None) => unreachable!("a reference without a digest has a tag"),
-        }
+        };
+        [&self.registry, "/", &self.repository, separator, version]
     }
 
     /// The short form that people know: without `docker.io` and `library`, where leaving them out says the same.
@@ -170,11 +175,17 @@ impl ImageReference {
     /// the [identity](Self::identity).
     #[must_use]
     pub fn label_key(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hash = Sha256::new();
+        for part in self.identity_parts() {
+            hash.update(part);
+        }
         let mut key = String::with_capacity(keys::PREFIX.len() + LABEL_HEX_DIGITS);
         key.push_str(keys::PREFIX);
-        for byte in &Sha256::digest(self.identity())[..LABEL_HEX_DIGITS / 2] {
-            // Writing to a string cannot fail.
-            let _ = write!(key, "{byte:02x}");
+        for byte in &hash.finalize()[..LABEL_HEX_DIGITS / 2] {
+            for digit in [byte >> 4, byte & 15] {
+                key.push(char::from(DIGITS[usize::from(digit)]));
+            }
         }
         key
     }

@@ -68,6 +68,9 @@ pub const WEBHOOK_SECRET: &str = "coral-webhook-tls";
 /// Name of the `MutatingWebhookConfiguration`.
 pub const WEBHOOK_CONFIGURATION: &str = "coral-webhook";
 
+/// Name of the webhook, within a registration, that sends new pods to the copies of their images.
+pub const REWRITE_WEBHOOK: &str = "rewrite.image.stvz.io";
+
 /// Field manager of the webhook: it owns its Secret and the `caBundle` of its configuration.
 pub const WEBHOOK_FIELD_MANAGER: &str = "coral-webhook";
 
@@ -88,3 +91,15 @@ pub const REGISTRY_SERVICE: &str = "coral-registry";
 
 /// Port on each node's loopback address at which the agent relays to the internal registry: `localhost:7439`.
 pub const RELAY_PORT: u16 = 7439;
+
+/// Port of that Service at which images are read; writing is at [`REGISTRY_PUSH_PORT`].
+pub const REGISTRY_PULL_PORT: u16 = 5001;
+
+/// Port of that Service at which images are written.
+pub const REGISTRY_PUSH_PORT: u16 = 5000;
+
+/// Secret of that registry with the authorities that its certificate may be from, in `ca.crt`.
+pub const REGISTRY_CA_SECRET: &str = "coral-registry-ca";
+
+/// Secret of that registry with a credential to push, of type `kubernetes.io/dockerconfigjson`.
+pub const REGISTRY_PUSH_SECRET: &str = "coral-registry-push";

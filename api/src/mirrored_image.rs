@@ -190,9 +190,120 @@ pub struct UsedBy {
     pub sample: Vec<String>,
 }
 
+impl MirroredImage {
+    /// The copy that a pod which is created now uses instead of the original; none where it uses the original.
+    ///
+    /// The webhook, the plugin and the controller ask here, so that what is prefetched is what the kubelet will ask for. Only what was
+    /// last looked at counts: an original that nobody has looked at yet is taken to be there.
+    #[must_use]
+    pub fn replacement(&self) -> Option<&CopyStatus> {
+        let status = self.status.as_ref()?;
+        let is_gone = |origin: &OriginStatus| origin.state != OriginState::Available;
+        let is_wanted = match self.spec.rewrite {
+            Rewrite::Never => false,
+            Rewrite::OnFailure => status.origin.as_ref().is_some_and(is_gone),
+            Rewrite::Always => true,
+        };
+        let is_usable = |copy: &&CopyStatus| copy.state == CopyState::Present && !copy.node_reference.is_empty();
+        status.destinations.iter().find(is_usable).filter(|_| is_wanted)
+    }
+}
+
 /// The name of the `MirroredImage` of an image.
 #[must_use]
 pub fn name(image: &crate::ImageReference) -> String {
     let key = image.label_key();
     key.strip_prefix(crate::keys::PREFIX).unwrap_or(&key).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(node_reference: &str, state: CopyState) -> CopyStatus {
+        CopyStatus {
+            node_reference: node_reference.to_owned(),
+            state,
+            ..CopyStatus::default()
+        }
+    }
+
+    fn image(rewrite: Rewrite, origin: Option<OriginState>, destinations: Vec<CopyStatus>) -> MirroredImage {
+        let spec = MirroredImageSpec {
+            rewrite,
+            ..MirroredImageSpec::default()
+        };
+        let status = MirroredImageStatus {
+            destinations,
+            origin: origin.map(|state| OriginStatus {
+                state,
+                checked_at: Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+                message: String::new(),
+            }),
+            ..MirroredImageStatus::default()
+        };
+        MirroredImage {
+            status: Some(status),
+            ..MirroredImage::new("a", spec)
+        }
+    }
+
+    #[test]
+    fn copy_replaces_the_original_when_it_is_wanted_and_there() {
+        use CopyState::{Copying, Failed, Pending, Present};
+        use OriginState::{Available, NotFound, RateLimited, Unauthorized, Unreachable};
+        use Rewrite::{Always, Never, OnFailure};
+        type Case = (
+            Rewrite,
+            Option<OriginState>,
+            &'static [(&'static str, CopyState)],
+            Option<&'static str>,
+        );
+        let there: &[_] = &[("a/x", Present)];
+        let cases: &[Case] = &[
+            (Never, None, there, None),
+            (Never, Some(Unreachable), there, None),
+            (OnFailure, None, there, None),
+            (OnFailure, Some(Available), there, None),
+            (OnFailure, Some(NotFound), there, Some("a/x")),
+            (OnFailure, Some(Unauthorized), there, Some("a/x")),
+            (OnFailure, Some(RateLimited), there, Some("a/x")),
+            (OnFailure, Some(Unreachable), there, Some("a/x")),
+            (OnFailure, Some(Unreachable), &[("a/x", Failed)], None),
+            (Always, None, there, Some("a/x")),
+            (Always, Some(Available), there, Some("a/x")),
+            (Always, Some(Available), &[], None),
+            (
+                Always,
+                None,
+                &[("a/x", Pending), ("b/x", Copying), ("c/x", Failed)],
+                None,
+            ),
+            (
+                Always,
+                None,
+                &[("a/x", Failed), ("b/x", Present), ("c/x", Present)],
+                Some("b/x"),
+            ),
+            (Always, None, &[("", Present), ("b/x", Present)], Some("b/x")),
+        ];
+        for (rewrite, origin, copies, expected) in cases {
+            let copies = copies
+                .iter()
+                .map(|(reference, state)| copy(reference, *state))
+                .collect();
+            let image = image(*rewrite, *origin, copies);
+            let replacement = image.replacement().map(|copy| copy.node_reference.as_str());
+            assert_eq!(replacement, *expected, "{rewrite:?} {origin:?} {:?}", image.status);
+        }
+    }
+
+    #[test]
+    fn image_without_a_status_keeps_its_original() {
+        let spec = MirroredImageSpec {
+            rewrite: Rewrite::Always,
+            ..MirroredImageSpec::default()
+        };
+        assert_eq!(MirroredImage::new("a", spec).replacement(), None);
+    }
 }

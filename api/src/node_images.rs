@@ -90,6 +90,11 @@ pub struct DesiredImage {
     #[schemars(length(min = 1, max = 639))]
     pub image: String,
 
+    /// What is pulled, looked for, protected and removed in its place: its copy, where pods that name the image are sent to one.
+    #[schemars(length(min = 1, max = 767))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_as: Option<String>,
+
     /// Prefetches that want it, as `namespace/name`; of an image that is to go, those that wanted it last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use coral_api::ImageReference;
-use coral_registry::{Client, Platform};
+use coral_registry::{Client, Platform, Repository};
 use futures::{
     FutureExt as _, StreamExt as _,
     future::{BoxFuture, Shared},
@@ -15,7 +15,7 @@ use crate::{
     budget::Budgets,
     error::{Error, Result},
     observer::{Observer, Settled},
-    plan::{self, Placement, Presence, Repository, Step, Wanted},
+    plan::{self, Placement, Presence, Step, Wanted},
     send,
     survey::{Credentials, Ends, Found, Survey, Surveyor},
     write,
@@ -97,6 +97,8 @@ pub struct Copied {
     pub digest: String,
     /// Whether anything had to be done.
     pub state: State,
+    /// Bytes of blobs that were sent for it. What several images of one repository share counts for each.
+    pub sent_bytes: u64,
 }
 
 /// What was done for an image.
@@ -118,12 +120,47 @@ impl Copier {
     #[must_use]
     pub fn new(client: Client, credentials: Arc<dyn Credentials>, options: Options) -> Self {
         let budgets = Budgets::new(options.parallel);
+        Self::within(budgets, client, credentials, options)
+    }
+
+    /// A copier that shares what registries are asked at the same time with others.
+    pub(crate) fn within(
+        budgets: Budgets,
+        client: Client,
+        credentials: Arc<dyn Credentials>,
+        options: Options,
+    ) -> Self {
         Self {
             client,
             credentials,
             options: Arc::new(options),
             budgets,
         }
+    }
+
+    fn surveyor(&self) -> Surveyor<'_> {
+        Surveyor {
+            client: &self.client,
+            credentials: &*self.credentials,
+            options: &self.options,
+            budgets: &self.budgets,
+        }
+    }
+
+    /// The digest of an original, as its registry tells it now: one question without credentials, or one for each that is refused.
+    pub async fn original(&self, image: &ImageReference) -> Result<String> {
+        self.surveyor().original(image).await
+    }
+
+    /// Whether there is a copy under this name with this digest: one question.
+    pub async fn has(&self, copy: &ImageReference, digest: &str) -> Result<bool> {
+        self.surveyor().has(copy, digest).await
+    }
+
+    /// A repository of a destination, with the credentials for it.
+    #[must_use]
+    pub fn destination(&self, copy: &ImageReference) -> Repository {
+        self.surveyor().destination(copy)
     }
 
     /// Copies images, and tells of each how it went, in their order.
@@ -134,12 +171,7 @@ impl Copier {
 
     /// Looks at the images and at their destinations, and plans. Nothing is written.
     pub async fn prepare(&self, jobs: Vec<Job>) -> Prepared {
-        let surveyor = Surveyor {
-            client: &self.client,
-            credentials: &*self.credentials,
-            options: &self.options,
-            budgets: &self.budgets,
-        };
+        let surveyor = self.surveyor();
         let mut images: Vec<Image> = stream::iter(jobs)
             .map(|job| async {
                 let found = surveyor.survey(&job).await;
@@ -163,7 +195,7 @@ impl Copier {
 
     /// Which of the blobs are at their destinations. An image for which that cannot be told fails.
     async fn presence(&self, images: &mut [Image]) -> Presence {
-        let mut questions: Vec<(usize, Repository, String)> = Vec::new();
+        let mut questions: Vec<(usize, plan::Repository, String)> = Vec::new();
         let mut asked = BTreeSet::new();
         for (index, image) in images.iter().enumerate() {
             let Wanted { destination, blobs, .. } = wanted(image);
@@ -212,7 +244,7 @@ impl Copier {
         let mut tasks = JoinSet::new();
         let arrivals = self.start(&placements, &images, &mut tasks, &observer);
         let outcomes: Vec<Outcome> = stream::iter(images)
-            .map(|image| self.finish(image, &arrivals, &observer))
+            .map(|image| self.finish(image, &placements, &arrivals, &observer))
             .buffered(IMAGES_AT_ONCE)
             .collect()
             .await;
@@ -266,15 +298,28 @@ impl Copier {
     }
 
     /// Waits for the blobs of an image, and writes its manifests.
-    async fn finish(&self, image: Image, arrivals: &[Arrival], observer: &Arc<dyn Observer>) -> Outcome {
+    async fn finish(
+        &self,
+        image: Image,
+        placements: &[Placement],
+        arrivals: &[Arrival],
+        observer: &Arc<dyn Observer>,
+    ) -> Outcome {
         let Image { job, found, needs } = image;
         let result = match found {
             Err(error) => Err(error),
             Ok(Found::Unchanged { digest }) => Ok(Copied {
                 digest,
                 state: State::Unchanged,
+                sent_bytes: 0,
             }),
-            Ok(Found::ToCopy(survey)) => self.complete(&job, &survey, &needs, arrivals, observer).await,
+            Ok(Found::ToCopy(survey)) => {
+                let needed: Vec<(u64, &Arrival)> = needs
+                    .iter()
+                    .map(|index| (placements[*index].size, &arrivals[*index]))
+                    .collect();
+                self.complete(&job, &survey, &needed, observer).await
+            }
         };
         let outcome = Outcome { job, result };
         observer.ended(&outcome);
@@ -285,18 +330,21 @@ impl Copier {
         &self,
         job: &Job,
         survey: &Survey,
-        needs: &[usize],
-        arrivals: &[Arrival],
+        needed: &[(u64, &Arrival)],
         observer: &Arc<dyn Observer>,
     ) -> Result<Copied> {
-        for index in needs {
-            arrivals[*index].clone().await?;
+        let mut sent_bytes = 0_u64;
+        for (size, arrival) in needed {
+            if (*arrival).clone().await? == Settled::Sent {
+                sent_bytes = sent_bytes.saturating_add(*size);
+            }
         }
         let digest = survey.root.clone();
         match write::write(survey, &job.destination, &self.budgets, self.options.parallel).await {
             Ok(()) => Ok(Copied {
                 digest,
                 state: State::Copied,
+                sent_bytes,
             }),
             Err(error) if survey.is_partial && !self.options.platforms.is_empty() && wants_more(&error) => {
                 let whole = Self {
@@ -314,6 +362,7 @@ impl Copier {
                 let result = outcome.map_or(Err(Error::Abandoned { what: digest }), |outcome| outcome.result);
                 result.map(|copied| Copied {
                     state: State::CopiedForAllPlatforms,
+                    sent_bytes: sent_bytes.saturating_add(copied.sent_bytes),
                     ..copied
                 })
             }
@@ -362,7 +411,7 @@ impl Image {
 
 /// The blobs of an image; none if there is nothing to copy.
 fn wanted(image: &Image) -> Wanted {
-    let repository = |reference: &ImageReference| Repository {
+    let repository = |reference: &ImageReference| plan::Repository {
         registry: reference.registry().to_owned(),
         path: reference.repository().to_owned(),
     };

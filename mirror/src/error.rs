@@ -1,6 +1,6 @@
 //! Why an image was not copied.
 
-use std::sync::Arc;
+use std::{error::Error as StdError, sync::Arc};
 
 /// Result of a step of a copy.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -80,4 +80,21 @@ impl Error {
     pub const fn is_about_destination(&self) -> bool {
         matches!(self, Self::Write { .. })
     }
+}
+
+/// An error and what caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some errors say what caused them by themselves.
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
 }

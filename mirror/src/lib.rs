@@ -12,19 +12,33 @@
 //! tag comes last, so that nobody ever sees half an image. Blobs go from one registry to the other as they come: none is ever in
 //! memory, or on disk, as a whole.
 
+#[cfg(feature = "server")]
+mod args;
 mod budget;
+#[cfg(feature = "server")]
+mod controller;
 mod copier;
+pub mod destination;
 mod error;
+pub mod mark;
 mod naming;
 mod observer;
 mod plan;
 mod referrers;
+pub mod retention;
 mod send;
 mod survey;
+pub mod user;
 mod write;
 
+#[cfg(feature = "server")]
+pub use args::Args;
+#[cfg(feature = "server")]
+pub use controller::{Controller, Metrics, Options as ControllerOptions, run};
 pub use copier::{Copied, Copier, Job, Options, Outcome, Prepared, State};
-pub use error::{Error, Result};
+#[cfg(feature = "server")]
+pub use coral_runtime::LeaseOptions;
+pub use error::{Error, Result, chain};
 pub use naming::{InvalidName, Naming, Place};
 pub use observer::{Observer, Settled, Silent};
 pub use plan::{Placement, Step};

@@ -83,17 +83,7 @@ impl Surveyor<'_> {
         let Job { source, destination } = job;
         let from = self.source(source).await?;
         let to = self.destination(destination);
-        let digest = match (&from.digest, source.digest()) {
-            (_, Some(digest)) => digest.to_owned(),
-            (Some(digest), None) => digest.clone(),
-            // The registry does not tell digests by themselves.
-            (None, None) => {
-                let tag = source.tag().unwrap_or_default();
-                let _turn = self.budgets.turn(&[source.registry()]).await;
-                let manifest = from.repository.manifest(tag).await;
-                manifest.map_err(Error::read(source.to_string()))?.digest
-            }
-        };
+        let digest = self.digest(source, &from).await?;
         if !self.options.verify && self.is_there(&to, destination, &digest).await? {
             return Ok(Found::Unchanged { digest });
         }
@@ -104,20 +94,49 @@ impl Surveyor<'_> {
         self.look(source, ends, digest).await.map(Box::new).map(Found::ToCopy)
     }
 
+    /// What the name of an original names now.
+    pub(crate) async fn original(&self, image: &ImageReference) -> Result<String> {
+        let source = self.ask(image).await?;
+        self.digest(image, &source).await
+    }
+
+    async fn digest(&self, image: &ImageReference, source: &Source) -> Result<String> {
+        match (&source.digest, image.digest()) {
+            (_, Some(digest)) => Ok(digest.to_owned()),
+            (Some(digest), None) => Ok(digest.clone()),
+            // The registry does not tell digests by themselves.
+            (None, None) => {
+                let tag = image.tag().unwrap_or_default();
+                let _turn = self.budgets.turn(&[image.registry()]).await;
+                let manifest = source.repository.manifest(tag).await;
+                Ok(manifest.map_err(Error::read(image.to_string()))?.digest)
+            }
+        }
+    }
+
+    /// Whether a destination has this digest under this name.
+    pub(crate) async fn has(&self, copy: &ImageReference, digest: &str) -> Result<bool> {
+        self.is_there(&self.destination(copy), copy, digest).await
+    }
+
     /// The source, asked with the first credentials that it takes, and what the tag names.
     async fn source(&self, image: &ImageReference) -> Result<Source> {
+        // Nobody needs to be asked what a digest names, and one who knows no credentials has no choice.
+        if image.digest().is_some() && self.credentials.lookup(&image.name()).is_empty() {
+            return Ok(Source {
+                repository: self.client.repository(image, None),
+                digest: None,
+            });
+        }
+        self.ask(image).await
+    }
+
+    async fn ask(&self, image: &ImageReference) -> Result<Source> {
         let reference = image.digest().or(image.tag()).unwrap_or_default();
         let credentials = self.credentials.lookup(&image.name());
         let mut refusal = None;
         for credential in credentials.iter().map(Some).chain([None]) {
             let repository = self.client.repository(image, credential);
-            // Nobody needs to be asked what a digest names, and one who knows no credentials has no choice.
-            if image.digest().is_some() && credentials.is_empty() {
-                return Ok(Source {
-                    repository,
-                    digest: None,
-                });
-            }
             let _turn = self.budgets.turn(&[image.registry()]).await;
             match repository.manifest_head(reference).await {
                 Ok(Some(head)) => {
@@ -149,7 +168,7 @@ impl Surveyor<'_> {
         })))
     }
 
-    fn destination(&self, image: &ImageReference) -> Repository {
+    pub(crate) fn destination(&self, image: &ImageReference) -> Repository {
         let credentials = self.credentials.lookup(&image.name());
         self.client.repository(image, credentials.first())
     }

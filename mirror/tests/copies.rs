@@ -69,7 +69,7 @@ async fn copy(jobs: Vec<Job>) -> Vec<Outcome> {
 
 /// The digest and the state of an image that was copied.
 fn copied(outcome: &Outcome) -> (String, State) {
-    let Copied { digest, state } = outcome.result.clone().unwrap();
+    let Copied { digest, state, .. } = outcome.result.clone().unwrap();
     (digest, state)
 }
 
