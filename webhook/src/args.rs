@@ -19,6 +19,10 @@ pub struct Args {
     #[arg(long, env = "CORAL_WATCH_PREFETCHES", default_value_t = true, action = ArgAction::Set)]
     pub watch_prefetches: bool,
 
+    /// Watch `MirroredImages`, and send new pods to the copies of their images where a Mirror says so.
+    #[arg(long, env = "CORAL_REWRITE", default_value_t = false, action = ArgAction::Set)]
+    pub rewrite: bool,
+
     /// How long requests are still taken after SIGTERM. It takes a moment until nobody sends any.
     #[arg(long, env = "CORAL_SHUTDOWN_DELAY", default_value = "5s")]
     pub shutdown_delay: SignedDuration,

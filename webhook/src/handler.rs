@@ -20,14 +20,17 @@ use tokio::{
 };
 
 use crate::{
+    copies::KnownCopies,
     coverage::KnownCoverage,
     metrics::Metrics,
-    review::{Malformed, review},
+    review::{Malformed, review, review_images},
     server::Limits,
 };
 
-/// Where the API server sends reviews.
+/// Where the API server sends reviews of annotated objects.
 pub(crate) const PATH: &str = "/mutate";
+/// Where it sends reviews of pods whose images may have copies.
+pub(crate) const REWRITE_PATH: &str = "/rewrite";
 
 const JSON: &str = "application/json";
 
@@ -78,10 +81,24 @@ pub(crate) fn reviewer(
     }
 }
 
-/// What answers requests: the path, the limits, and `answer` for what is within them.
-pub(crate) fn router<A>(answer: A, metrics: Metrics, limits: Limits) -> Router
+/// What answers reviews of pods, with what is known of copies.
+pub(crate) fn image_reviewer(
+    metrics: Metrics,
+    copies: KnownCopies,
+) -> impl Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static {
+    move |body| {
+        let began = Instant::now();
+        let reviewed = review_images(body, copies.get(began).as_deref());
+        metrics.answered(&reviewed, began.elapsed());
+        reviewed.map(|reviewed| reviewed.body)
+    }
+}
+
+/// What answers requests: the paths, the limits, which are for both together, and `answer` and `answer_images` for what is within them.
+pub(crate) fn router<A, I>(answer: A, answer_images: I, metrics: Metrics, limits: Limits) -> Router
 where
     A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
+    I: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
 {
     let desk = Desk {
         answer,
@@ -91,7 +108,12 @@ where
         requests: Arc::new(Semaphore::new(limits.requests)),
         bodies: Arc::new(Semaphore::new(limits.bodies)),
     };
-    Router::new().route(PATH, post(admit::<A>)).with_state(desk)
+    let image_desk = desk.with(answer_images);
+    Router::new()
+        .route(PATH, post(admit::<A>))
+        .with_state(desk)
+        .route(REWRITE_PATH, post(admit::<I>))
+        .with_state(image_desk)
 }
 
 /// Where requests come in.
@@ -107,6 +129,20 @@ struct Desk<A> {
     requests: Arc<Semaphore>,
     /// Bytes of bodies for which there is room.
     bodies: Arc<Semaphore>,
+}
+
+impl<A> Desk<A> {
+    /// With something else that answers, and the same room.
+    fn with<B>(&self, answer: B) -> Desk<B> {
+        Desk {
+            answer,
+            metrics: self.metrics.clone(),
+            body: self.body,
+            time: self.time,
+            requests: Arc::clone(&self.requests),
+            bodies: Arc::clone(&self.bodies),
+        }
+    }
 }
 
 async fn admit<A>(State(desk): State<Desk<A>>, request: Request) -> Response

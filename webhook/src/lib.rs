@@ -1,16 +1,18 @@
 //! The admission webhook: annotated workloads run only where their images are.
 //!
 //! ```text
-//!   API server ──AdmissionReview over TLS──► server ──► handler ──► review ──► mutate ──► JSON patch
+//!   API server ──AdmissionReview over TLS──► server ──► handler ──► review ──► mutate, rewrite ──► JSON patch
 //!                                              ▲                      ▲
 //!        Secret ──watch──► certificate ────────┘                      │
-//!      Prefetch ──watch──► coverage ──────────────────────────────────┘ for warnings only
+//!      Prefetch ──watch──► coverage ──────────────────────────────────┤ for warnings only
+//! MirroredImage ──watch──► copies ────────────────────────────────────┘ for rewriting
 //! ```
 //!
-//! [`mutate`] decides, and is pure; the `kubectl` plugin uses it, too, and does without the feature `server`. Nothing in the way of an
+//! [`mutate`] and [`rewrite`] decide, and are pure; the `kubectl` plugin uses them, too, and does without the feature `server`. Nothing in the way of an
 //! admission needs the network.
 
 pub mod mutate;
+pub mod rewrite;
 
 #[cfg(feature = "server")]
 mod args;
@@ -18,6 +20,8 @@ mod args;
 pub mod bench;
 #[cfg(feature = "server")]
 mod certificate;
+#[cfg(feature = "server")]
+mod copies;
 #[cfg(feature = "server")]
 mod coverage;
 #[cfg(feature = "server")]
@@ -30,6 +34,8 @@ mod review;
 mod run;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
+mod watched;
 
 #[cfg(feature = "server")]
 pub use self::{

@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     connections: Gauge,
     expiry: Gauge<f64, AtomicU64>,
     prefetches_known: Gauge<f64, AtomicU64>,
+    rewritten_images: Counter,
+    copies_known: Gauge<f64, AtomicU64>,
     has_certificate: Arc<AtomicBool>,
     is_ending: Arc<AtomicBool>,
 }
@@ -58,6 +60,8 @@ impl Default for Metrics {
             connections: Gauge::default(),
             expiry: Gauge::default(),
             prefetches_known: Gauge::default(),
+            rewritten_images: Counter::default(),
+            copies_known: Gauge::default(),
             has_certificate: Arc::default(),
             is_ending: Arc::default(),
         }
@@ -102,6 +106,17 @@ impl Metrics {
             Unit::Seconds,
             self.prefetches_known.clone(),
         );
+        registry.register(
+            "rewritten_images",
+            "Images of new pods that were replaced by copies",
+            self.rewritten_images.clone(),
+        );
+        registry.register_with_unit(
+            "copies_known_timestamp",
+            "When the API server last said which copies there are, since the epoch; 0 where they are not watched",
+            Unit::Seconds,
+            self.copies_known.clone(),
+        );
         registry
     }
 
@@ -110,10 +125,14 @@ impl Metrics {
         self.has_certificate.load(Ordering::Relaxed) && !self.is_ending.load(Ordering::Relaxed)
     }
 
-    /// What is known of Prefetches is true now. When it begins to be watched, too: from then on, it is missed.
+    /// What is known of Prefetches is true now.
     pub(crate) fn prefetches_are_known(&self) {
-        let now = Timestamp::now().duration_since(Timestamp::UNIX_EPOCH);
-        self.prefetches_known.set(now.as_secs_f64());
+        self.prefetches_known.set(now());
+    }
+
+    /// What is known of copies is true now.
+    pub(crate) fn copies_are_known(&self) {
+        self.copies_known.set(now());
     }
 
     pub(crate) fn certificate_is(&self, not_after: Timestamp) {
@@ -138,6 +157,9 @@ impl Metrics {
             },
         };
         self.admissions.get_or_create(&labels).inc();
+        if let Ok(Reviewed { rewritten, .. }) = result {
+            self.rewritten_images.inc_by(*rewritten as u64);
+        }
         self.duration.observe(took.as_secs_f64());
     }
 
@@ -153,6 +175,11 @@ impl Metrics {
         self.connections.inc();
         Connected(self.connections.clone())
     }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    Timestamp::now().duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 
 /// Counts a connection for as long as it is there.
@@ -188,6 +215,8 @@ mod tests {
             "coral_webhook_connections 1",
             "coral_webhook_certificate_expiry_timestamp_seconds 1000.0",
             "coral_webhook_prefetches_known_timestamp_seconds 0.0",
+            "coral_webhook_rewritten_images_total 0",
+            "coral_webhook_copies_known_timestamp_seconds 0.0",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }

@@ -4,63 +4,46 @@
 //! forgets what it does not know.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Serialize};
 
-use crate::mutate::{Coverage, Kind, Operation, Options, Outcome, Sketch, mutate};
+use crate::{
+    mutate::{Coverage, Decision, Kind, OBJECT, Part, Refusal, Tree, decide, write_json},
+    rewrite::{self, Copies, POD, Rewriting},
+};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 /// As many warnings as are of use; the API server cuts off what is too much, without a word.
 const MAX_WARNINGS: usize = 12;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review {
-    api_version: String,
-    kind: String,
-    request: Option<Request>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request {
-    uid: String,
-    operation: String,
-    #[serde(default)]
-    object: Sketch,
-    #[serde(default)]
-    old_object: Sketch,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    response: Response<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Response<'a> {
-    uid: &'a str,
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Status {
-    code: u16,
-    reason: &'static str,
-    message: String,
-}
+/// What is looked at of a review, for placement and pull policies.
+const REVIEW: Part = Part::Keys(&[
+    ("apiVersion", &Part::All),
+    ("kind", &Part::All),
+    (
+        "request",
+        &Part::Keys(&[
+            ("uid", &Part::All),
+            ("operation", &Part::All),
+            ("object", &OBJECT),
+            ("oldObject", &OBJECT),
+        ]),
+    ),
+]);
+/// The same for copies.
+const POD_REVIEW: Part = Part::Keys(&[
+    ("apiVersion", &Part::All),
+    ("kind", &Part::All),
+    (
+        "request",
+        &Part::Keys(&[
+            ("uid", &Part::All),
+            ("operation", &Part::All),
+            ("subResource", &Part::All),
+            ("object", &POD),
+            ("oldObject", &POD),
+        ]),
+    ),
+]);
 
 /// What an answer says, for the count.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -88,90 +71,129 @@ pub(crate) struct Reviewed {
     /// The kind of the object, if it is one of ours.
     pub(crate) kind: Option<Kind>,
     pub(crate) verdict: Verdict,
+    /// Images that are replaced by copies.
+    pub(crate) rewritten: usize,
 }
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Malformed {
     #[error("failed to read the AdmissionReview")]
-    Json(#[source] serde_json::Error),
+    Json(#[from] serde_json::Error),
+    #[error("failed to read the AdmissionReview: {0} is missing, or no text")]
+    Missing(&'static str),
     #[error("failed to understand the review: it is {api_version} {kind}, and should be {API_VERSION} {KIND}")]
     Version { api_version: String, kind: String },
     #[error("failed to understand the review: it has no request")]
     NoRequest,
 }
 
-/// Answers one review.
+/// Answers one review: where the pods of an object are to run, and with which pull policies.
 pub(crate) fn review(body: &[u8], coverage: Option<&Coverage>) -> Result<Reviewed, Malformed> {
-    let review: Review = serde_json::from_slice(body).map_err(Malformed::Json)?;
-    let Review {
-        api_version,
-        kind,
-        request,
-    } = review;
-    if api_version != API_VERSION || kind != KIND {
+    let review = Tree::read(body, &REVIEW)?;
+    let request = request(&review)?;
+    let (uid, operation) = (text(request, "uid")?, text(request, "operation")?);
+    let nothing = Tree::Null;
+    let object = request.get("object").unwrap_or(&nothing);
+    let stored = request.get("oldObject").unwrap_or(&nothing);
+    let decided = match operation {
+        "CREATE" => decide(object, None, coverage),
+        "UPDATE" => decide(object, Some(stored), coverage),
+        // Nothing can be done about an object that goes.
+        _ => Ok(Decision::default()),
+    };
+    let (body, verdict) = answer(uid, decided);
+    Ok(Reviewed {
+        body,
+        kind: Kind::of_tree(object),
+        verdict,
+        rewritten: 0,
+    })
+}
+
+/// Answers one review: which images of a pod are replaced by copies. Where nothing is known of copies, none is.
+pub(crate) fn review_images(body: &[u8], copies: Option<&Copies>) -> Result<Reviewed, Malformed> {
+    let review = Tree::read(body, &POD_REVIEW)?;
+    let request = request(&review)?;
+    let (uid, operation) = (text(request, "uid")?, text(request, "operation")?);
+    let nothing = Tree::Null;
+    let pod = request.get("object").unwrap_or(&nothing);
+    let stored = request.get("oldObject").unwrap_or(&nothing);
+    let sub_resource = request.get("subResource").and_then(Tree::as_str).unwrap_or_default();
+    let Rewriting { patch, images } = match (copies, operation, sub_resource) {
+        (Some(copies), "CREATE", "") => rewrite::decide(pod, None, copies),
+        (Some(copies), "UPDATE", "ephemeralcontainers") => rewrite::decide(pod, Some(stored), copies),
+        // Images of containers that are there are not Coral's to change.
+        _ => Rewriting::default(),
+    };
+    let decision = Decision {
+        patch,
+        ..Decision::default()
+    };
+    let (body, verdict) = answer(uid, Ok(decision));
+    Ok(Reviewed {
+        body,
+        kind: Kind::of_tree(pod),
+        verdict,
+        rewritten: images,
+    })
+}
+
+fn request<'t, 'a>(review: &'t Tree<'a>) -> Result<&'t Tree<'a>, Malformed> {
+    let (api_version, kind) = (text(review, "apiVersion")?, text(review, "kind")?);
+    if (api_version, kind) != (API_VERSION, KIND) {
+        let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
         return Err(Malformed::Version { api_version, kind });
     }
-    let request = request.ok_or(Malformed::NoRequest)?;
-    let (Sketch(object), Sketch(stored)) = (&request.object, &request.old_object);
-    let operation = match request.operation.as_str() {
-        "CREATE" => Some(Operation::Create),
-        "UPDATE" => Some(Operation::Update(stored)),
-        // Nothing can be done about an object that goes.
-        _ => None,
+    let request = review.get("request").filter(|request| **request != Tree::Null);
+    request.ok_or(Malformed::NoRequest)
+}
+
+fn text<'t>(tree: &'t Tree<'_>, key: &'static str) -> Result<&'t str, Malformed> {
+    let text = tree.get(key).and_then(Tree::as_str);
+    text.ok_or(Malformed::Missing(key))
+}
+
+/// The answer, written piece by piece into the one buffer that is sent.
+fn answer(uid: &str, decided: Result<Decision, Refusal>) -> (Vec<u8>, Verdict) {
+    let (decision, refusal) = match decided {
+        Ok(decision) => (decision, None),
+        Err(refusal) => (Decision::default(), Some(refusal)),
     };
-    let outcome = operation.map_or(Ok(Outcome::default()), |operation| {
-        mutate(object, &Options { operation, coverage })
-    });
-    let kind = Kind::of(object);
-    let (response, verdict) = match outcome {
-        Ok(Outcome { patch, mut warnings }) => {
-            warnings.truncate(MAX_WARNINGS);
-            let is_patched = !patch.is_empty();
-            let patch = is_patched
-                .then(|| serde_json::to_vec(&patch))
-                .transpose()
-                .map_err(Malformed::Json)?;
-            let response = Response {
-                uid: &request.uid,
-                allowed: true,
-                status: None,
-                patch_type: is_patched.then_some("JSONPatch"),
-                patch: patch.map(|patch| BASE64_STANDARD.encode(patch)),
-                warnings,
-            };
-            (
-                response,
-                if is_patched {
-                    Verdict::Patched
-                } else {
-                    Verdict::Unchanged
-                },
-            )
-        }
-        Err(refusal) => {
-            let response = Response {
-                uid: &request.uid,
-                allowed: false,
-                status: Some(Status {
-                    code: 403,
-                    reason: "Forbidden",
-                    message: refusal.to_string(),
-                }),
-                patch_type: None,
-                patch: None,
-                warnings: Vec::new(),
-            };
-            (response, Verdict::Refused)
-        }
+    let Decision { patch, mut warnings } = decision;
+    let is_patched = !patch.is_empty();
+    let patch = if is_patched { patch.into_json() } else { Vec::new() };
+    let mut body = Vec::with_capacity(256 + patch.len() / 3 * 4 + 256 * warnings.len());
+    body.extend_from_slice(br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
+    write_json(&mut body, uid);
+    body.extend_from_slice(br#","allowed":"#);
+    write_json(&mut body, &refusal.is_none());
+    if let Some(refusal) = &refusal {
+        body.extend_from_slice(br#","status":{"code":403,"reason":"Forbidden","message":"#);
+        write_json(&mut body, &refusal.to_string());
+        body.push(b'}');
+    }
+    if is_patched {
+        body.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
+        let start = body.len();
+        body.resize(start + patch.len().div_ceil(3) * 4, 0);
+        BASE64_STANDARD
+            .encode_slice(&patch, &mut body[start..])
+            .expect("there is room for just that");
+        body.push(b'"');
+    }
+    if !warnings.is_empty() {
+        warnings.truncate(MAX_WARNINGS);
+        body.extend_from_slice(br#","warnings":"#);
+        write_json(&mut body, &warnings);
+    }
+    body.extend_from_slice(b"}}");
+    let verdict = match (refusal, is_patched) {
+        (Some(_), _) => Verdict::Refused,
+        (None, true) => Verdict::Patched,
+        (None, false) => Verdict::Unchanged,
     };
-    let answer = Answer {
-        api_version: API_VERSION,
-        kind: KIND,
-        response,
-    };
-    let body = serde_json::to_vec(&answer).map_err(Malformed::Json)?;
-    Ok(Reviewed { body, kind, verdict })
+    (body, verdict)
 }
 
 #[cfg(test)]
@@ -260,6 +282,52 @@ mod tests {
     }
 
     #[test]
+    fn images_are_replaced_when_a_pod_or_an_ephemeral_container_is_new() {
+        let copies = crate::rewrite::tests::copies();
+        let container = json!([{"name": "web", "image": "nginx:1.29"}]);
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {},
+            "spec": {"containers": container, "ephemeralContainers": container},
+        });
+        let old = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": container}});
+        for (operation, sub_resource, known, expected) in [
+            (
+                "CREATE",
+                "",
+                Some(&copies),
+                &["/spec/containers/0/image", "/metadata/annotations"][..],
+            ),
+            ("CREATE", "", None, &[]),
+            (
+                "UPDATE",
+                "ephemeralcontainers",
+                Some(&copies),
+                &["/spec/ephemeralContainers/0/image"],
+            ),
+            ("UPDATE", "", Some(&copies), &[]),
+            ("CREATE", "binding", Some(&copies), &[]),
+            ("DELETE", "", Some(&copies), &[]),
+        ] {
+            let request = json!({
+                "apiVersion": API_VERSION, "kind": KIND,
+                "request": {"uid": "7", "operation": operation, "subResource": sub_resource, "object": pod, "oldObject": old},
+            });
+            let reviewed = review_images(&serde_json::to_vec(&request).unwrap(), known).unwrap();
+            let answer: Value = serde_json::from_slice(&reviewed.body).unwrap();
+            assert_eq!(answer["response"]["allowed"], json!(true));
+            let patch = answer["response"]["patch"].as_str().unwrap_or("W10=");
+            let patch: Vec<Value> = serde_json::from_slice(&BASE64_STANDARD.decode(patch).unwrap()).unwrap();
+            let paths: Vec<&str> = patch
+                .iter()
+                .map(|operation| operation["path"].as_str().unwrap())
+                .collect();
+            assert_eq!(paths, expected, "{operation} {sub_resource}");
+            assert_eq!(reviewed.rewritten, expected.len().min(1));
+            assert_eq!(reviewed.kind, Some(Kind::Pod));
+        }
+    }
+
+    #[test]
     fn what_is_no_review_is_malformed() {
         for (body, expected) in [
             ("", "failed to read"),
@@ -298,6 +366,7 @@ mod tests {
             }
             good.truncate(cut);
             let _ = review(&good, None);
+            let _ = review_images(&good, Some(&crate::rewrite::tests::copies()));
         }
     }
 }

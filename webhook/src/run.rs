@@ -14,8 +14,9 @@ use crate::{
         keeper::{Keeper, Names},
         plan::Settings,
     },
+    copies::{self, KnownCopies},
     coverage::{self, KnownCoverage},
-    handler::{reviewer, router},
+    handler::{image_reviewer, reviewer, router},
     metrics::Metrics,
     review::Malformed,
     server::{Limits, serve, tls_config},
@@ -34,6 +35,7 @@ where
     let Args {
         listen_tls,
         watch_prefetches,
+        rewrite,
         shutdown_delay,
         certificate,
         http,
@@ -45,12 +47,13 @@ where
     let metrics = Metrics::default();
     let served = ServedCertificate::new(Arc::clone(&provider), metrics.clone());
     let coverage = KnownCoverage::default();
+    let copies = KnownCopies::default();
     let listener = TcpListener::bind(listen_tls)
         .await
         .with_context(|| format!("failed to listen on {listen_tls}"))?;
 
     let mut background = JoinSet::new();
-    let needs_client = watch_prefetches || certificate.cert_dir.is_none();
+    let needs_client = watch_prefetches || rewrite || certificate.cert_dir.is_none();
     let client = if needs_client {
         Some(coral_runtime::client(&client).await?)
     } else {
@@ -60,6 +63,10 @@ where
         let (coverage, metrics) = (coverage.clone(), metrics.clone());
         background.spawn(async move { match coverage::follow(client, coverage, metrics).await {} });
     }
+    if let Some(client) = client.clone().filter(|_| rewrite) {
+        let (copies, metrics) = (copies.clone(), metrics.clone());
+        background.spawn(async move { match copies::follow(client, copies, metrics).await {} });
+    }
     if let Some(keep) = keep_certificate(certificate, client, served.clone()) {
         background.spawn(keep);
     }
@@ -67,7 +74,13 @@ where
     let health = metrics.clone();
     coral_runtime::serve(&http, metrics.registry(), move || health.is_ready()).await?;
     let limits = Limits::default();
-    let router = router(answer(metrics.clone(), coverage), metrics.clone(), limits);
+    let answer_images = image_reviewer(metrics.clone(), copies);
+    let router = router(
+        answer(metrics.clone(), coverage),
+        answer_images,
+        metrics.clone(),
+        limits,
+    );
     let tls = tls_config(provider, served)?;
     tracing::info!(address = %listen_tls, "The webhook starts");
     let ending = metrics.clone();

@@ -4,6 +4,7 @@
 
 mod answers;
 mod certificates;
+mod copies;
 mod load;
 mod namespaces;
 mod outages;

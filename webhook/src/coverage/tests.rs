@@ -1,14 +1,23 @@
-use std::sync::Mutex;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{body::Body, http};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use kube::client::Body as RequestBody;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::*;
-use crate::mutate::{Options, mutate};
+use crate::{
+    mutate::{Options, mutate},
+    watched::TRUSTED,
+};
 
 fn prefetch(name: &str, images: &[&str], pull_policy: &str) -> Value {
     json!({
@@ -42,10 +51,9 @@ fn warnings(coverage: Option<&Coverage>, image: &str) -> Vec<String> {
 fn only_what_prefetches_name_makes_a_difference() {
     let mut named = Named::default();
     let mut take = |kind: &str, prefetch: Value| {
-        let is_different = named
-            .take(serde_json::from_value(event(kind, &prefetch)).unwrap())
-            .unwrap();
-        (is_different, named.coverage())
+        let event = serde_json::from_value(event(kind, &prefetch)).unwrap();
+        let is_different = watched::take(&mut named, event).unwrap();
+        (is_different, named.knowledge())
     };
     let (is_different, coverage) = take("ADDED", prefetch("one", &["nginx:1.29"], "IfNotPresent"));
     assert!(is_different);

@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use coral_api::{ImageReference, keys};
-use serde_json::{Map, Value};
 
 use super::{
     Kind,
     pod::Places,
+    tree::Entries,
     wish::{Containers, Placement, PullPolicy, WRITTEN, Wish, shortened},
 };
 
@@ -34,7 +34,7 @@ impl Coverage {
 }
 
 /// The warnings about a wish.
-pub(super) fn advice(kind: Kind, wish: &Wish, places: &Places, coverage: Option<&Coverage>) -> Vec<String> {
+pub(super) fn advice(kind: Kind, wish: &Wish, places: &Places<'_>, coverage: Option<&Coverage>) -> Vec<String> {
     let mut warnings = names(wish, places);
     if wish.is_nothing() {
         return warnings;
@@ -91,10 +91,12 @@ pub(super) fn advice(kind: Kind, wish: &Wish, places: &Places, coverage: Option<
 }
 
 /// Annotations under our prefix that have no meaning on such an object.
-pub(super) fn unknown_annotations(annotations: &Map<String, Value>) -> Vec<String> {
-    let known = |key: &str| WRITTEN.contains(&key) || key == keys::INJECTED_ANNOTATION;
+pub(super) fn unknown_annotations(annotations: &Entries<'_>) -> Vec<String> {
+    let written_by_coral = [keys::INJECTED_ANNOTATION, keys::ORIGINAL_IMAGES_ANNOTATION];
+    let known = |key: &str| WRITTEN.contains(&key) || written_by_coral.contains(&key);
     let unknown = annotations
-        .keys()
+        .iter()
+        .map(|(key, _)| key)
         .filter(|key| key.starts_with(keys::PREFIX) && !known(key));
     unknown
         .take(NAMED)
@@ -114,14 +116,14 @@ pub(super) fn unknown_annotations(annotations: &Map<String, Value>) -> Vec<Strin
 }
 
 /// Names that no container has. Another webhook may add such a container later, so it is no mistake for certain.
-fn names(wish: &Wish, places: &Places) -> Vec<String> {
+fn names(wish: &Wish, places: &Places<'_>) -> Vec<String> {
     let (Containers::Only(names) | Containers::AllBut(names)) = &wish.containers else {
         return Vec::new();
     };
     let there: BTreeSet<&str> = places
         .containers
         .iter()
-        .filter_map(|container| container.name.as_deref())
+        .filter_map(|container| container.name)
         .collect();
     let missing = names.iter().filter(|name| !there.contains(name.as_str()));
     missing

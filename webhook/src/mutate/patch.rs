@@ -1,34 +1,121 @@
 //! The operations of RFC 6902 that make one value of another: as few as one would write by hand.
 
-use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, jsonptr::PointerBuf};
-use serde_json::Value;
+use json_patch::PatchOperation;
+use serde::Serialize;
+
+use super::tree::Tree;
+
+/// Operations, as the JSON that is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Patch {
+    /// All of a list but its closing bracket.
+    text: Vec<u8>,
+}
+
+impl Patch {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// The list of operations, as JSON.
+    pub(crate) fn into_json(mut self) -> Vec<u8> {
+        let end: &[u8] = if self.is_empty() { b"[]" } else { b"]" };
+        self.text.extend_from_slice(end);
+        self.text
+    }
+
+    pub(crate) fn into_operations(self) -> Vec<PatchOperation> {
+        serde_json::from_slice(&self.into_json()).expect("a patch is written as RFC 6902 says")
+    }
+
+    fn push(&mut self, operation: &str, path: &Path, value: Option<&Tree<'_>>) {
+        if self.text.is_empty() {
+            // Most patches are no longer.
+            self.text.reserve(1 << 10);
+        }
+        self.text.push(if self.text.is_empty() { b'[' } else { b',' });
+        self.text.extend_from_slice(b"{\"op\":\"");
+        self.text.extend_from_slice(operation.as_bytes());
+        self.text.extend_from_slice(b"\",\"path\":");
+        write_json(&mut self.text, &path.0);
+        if let Some(value) = value {
+            self.text.extend_from_slice(b",\"value\":");
+            write_json(&mut self.text, value);
+        }
+        self.text.push(b'}');
+    }
+}
+
+/// Appends a value as JSON.
+pub(crate) fn write_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(text, value).expect("keys are text, and memory takes everything");
+}
+
+/// Where something is, as RFC 6901 writes it.
+#[derive(Debug, Default)]
+pub(crate) struct Path(String);
+
+impl Path {
+    /// A path of keys.
+    pub(crate) fn of(keys: &[&str]) -> Self {
+        let mut path = Self::default();
+        for key in keys {
+            path.push(key);
+        }
+        path
+    }
+
+    /// Goes one step further down, for as long as `visit` takes.
+    pub(crate) fn below<T>(&mut self, key: &str, visit: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.0.len();
+        self.push(key);
+        let visited = visit(self);
+        self.0.truncate(length);
+        visited
+    }
+
+    /// The same for an entry of a list.
+    pub(crate) fn at<T>(&mut self, index: usize, visit: impl FnOnce(&mut Self) -> T) -> T {
+        self.below(&index.to_string(), visit)
+    }
+
+    /// Goes one step further down.
+    pub(crate) fn push(&mut self, key: &str) {
+        self.0.push('/');
+        for part in key.split_inclusive(['~', '/']) {
+            match part.as_bytes().last() {
+                Some(b'~') => {
+                    self.0.push_str(part);
+                    self.0.push('0');
+                }
+                Some(b'/') => {
+                    self.0.push_str(&part[..part.len() - 1]);
+                    self.0.push_str("~1");
+                }
+                _ => self.0.push_str(part),
+            }
+        }
+    }
+}
 
 /// Appends what turns `before` into `after` at `path`. `None` is a place with nothing in it.
 ///
 /// Lists are compared from both ends: what is between the equal ends is taken out and put in.
-pub(super) fn difference(
-    path: &PointerBuf,
-    before: Option<&Value>,
-    after: Option<&Value>,
-    operations: &mut Vec<PatchOperation>,
-) {
+pub(crate) fn difference(path: &mut Path, before: Option<&Tree<'_>>, after: Option<&Tree<'_>>, operations: &mut Patch) {
     match (before, after) {
         (None, None) => {}
-        (None, Some(value)) => operations.push(PatchOperation::Add(AddOperation {
-            path: path.clone(),
-            value: value.clone(),
-        })),
-        (Some(_), None) => operations.push(PatchOperation::Remove(RemoveOperation { path: path.clone() })),
+        (None, Some(value)) => operations.push("add", path, Some(value)),
+        (Some(_), None) => operations.push("remove", path, None),
         (Some(before), Some(after)) if before == after => {}
-        (Some(Value::Object(before)), Some(Value::Object(after))) => {
-            for (key, value) in before {
-                difference(&below(path, key), Some(value), after.get(key), operations);
+        (Some(Tree::Map(before)), Some(Tree::Map(after))) => {
+            for (key, value) in before.iter() {
+                path.below(key, |path| difference(path, Some(value), after.get(key), operations));
             }
-            for (key, value) in after.iter().filter(|(key, _)| !before.contains_key(*key)) {
-                difference(&below(path, key), None, Some(value), operations);
+            for (key, value) in after.iter().filter(|(key, _)| !before.contains_key(key)) {
+                path.below(key, |path| difference(path, None, Some(value), operations));
             }
         }
-        (Some(Value::Array(before)), Some(Value::Array(after))) => {
+        (Some(Tree::List(before)), Some(Tree::List(after))) => {
             let start = before.iter().zip(after).take_while(|(one, other)| one == other).count();
             let (before, after) = (&before[start..], &after[start..]);
             let end = before
@@ -39,47 +126,35 @@ pub(super) fn difference(
                 .count();
             // From the last to the first, so that indexes stay what they are.
             for index in (0..before.len() - end).rev() {
-                operations.push(PatchOperation::Remove(RemoveOperation {
-                    path: below(path, start + index),
-                }));
+                path.at(start + index, |path| operations.push("remove", path, None));
             }
             for (index, value) in after[..after.len() - end].iter().enumerate() {
-                operations.push(PatchOperation::Add(AddOperation {
-                    path: below(path, start + index),
-                    value: value.clone(),
-                }));
+                path.at(start + index, |path| operations.push("add", path, Some(value)));
             }
         }
-        (Some(_), Some(after)) => operations.push(PatchOperation::Replace(ReplaceOperation {
-            path: path.clone(),
-            value: after.clone(),
-        })),
+        (Some(_), Some(after)) => operations.push("replace", path, Some(after)),
     }
-}
-
-/// One step further down.
-pub(super) fn below<'a>(path: &PointerBuf, token: impl Into<json_patch::jsonptr::Token<'a>>) -> PointerBuf {
-    let mut path = path.clone();
-    path.push_back(token);
-    path
-}
-
-/// A path of keys, escaped.
-pub(super) fn pointer(keys: &[&str]) -> PointerBuf {
-    PointerBuf::from_tokens(keys.iter().copied())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::mutate::tree::Part;
+
+    fn written(before: Option<&Value>, after: Option<&Value>) -> Vec<u8> {
+        let tree = |value| Tree::of(value, &Part::All);
+        let (before, after) = (before.map(tree), after.map(tree));
+        let mut patch = Patch::default();
+        difference(&mut Path::of(&["x"]), before.as_ref(), after.as_ref(), &mut patch);
+        assert_eq!(patch.is_empty(), before == after);
+        patch.into_json()
+    }
 
     fn operations(before: Option<&Value>, after: Option<&Value>) -> Value {
-        let mut operations = Vec::new();
-        difference(&pointer(&["x"]), before, after, &mut operations);
-        serde_json::to_value(operations).unwrap()
+        serde_json::from_slice(&written(before, after)).unwrap()
     }
 
     #[test]
@@ -144,8 +219,7 @@ mod tests {
         #[test]
         fn applying_the_difference_gives_the_other_value(before in prop::option::of(value()), after in prop::option::of(value())) {
             let document = |value: &Option<Value>| value.as_ref().map_or(json!({}), |value| json!({"x": value}));
-            let mut operations = Vec::new();
-            difference(&pointer(&["x"]), before.as_ref(), after.as_ref(), &mut operations);
+            let operations: Vec<PatchOperation> = serde_json::from_slice(&written(before.as_ref(), after.as_ref())).unwrap();
             let mut patched = document(&before);
             json_patch::patch(&mut patched, &operations).unwrap();
             prop_assert_eq!(patched, document(&after));

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::tree::Tree;
+
 /// A kind of object that runs pods.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Kind {
@@ -39,8 +41,17 @@ impl Kind {
     /// The kind of an object, if it is one that runs pods.
     #[must_use]
     pub fn of(object: &Value) -> Option<Self> {
-        let kind = object.get("kind")?.as_str()?;
-        let api_version = object.get("apiVersion")?.as_str()?;
+        let text = |key: &str| object.get(key)?.as_str();
+        Self::named(text("apiVersion")?, text("kind")?)
+    }
+
+    /// The kind of an object, if it is one that runs pods.
+    pub(crate) fn of_tree(object: &Tree<'_>) -> Option<Self> {
+        let text = |key: &str| object.get(key)?.as_str();
+        Self::named(text("apiVersion")?, text("kind")?)
+    }
+
+    fn named(api_version: &str, kind: &str) -> Option<Self> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         Self::ALL
             .into_iter()
@@ -99,19 +110,15 @@ impl Kind {
     }
 }
 
-/// What is at a path of keys.
-pub(super) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |value, key| value.as_object()?.get(*key))
-}
-
 /// Whether another object controls this one.
-pub(super) fn has_controller(object: &Value) -> bool {
-    at(object, &["metadata", "ownerReferences"])
-        .and_then(Value::as_array)
+pub(super) fn has_controller(object: &Tree<'_>) -> bool {
+    object
+        .at(&["metadata", "ownerReferences"])
+        .and_then(Tree::as_list)
         .is_some_and(|owners| {
             owners
                 .iter()
-                .any(|owner| owner.get("controller") == Some(&Value::Bool(true)))
+                .any(|owner| owner.get("controller") == Some(&Tree::Bool(true)))
         })
 }
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::{Refusal, tree::Entries};
 use coral_api::keys;
-use serde_json::{Map, Value};
-
-use super::Refusal;
 
 /// Annotations that people write.
 pub(super) const WRITTEN: [&str; 7] = [
@@ -102,8 +100,8 @@ impl Wish {
     }
 
     /// Reads annotations. Without `image.stvz.io/inject` nothing is asked for, but what the other annotations say must be right nevertheless.
-    pub fn read(annotations: &Map<String, Value>) -> Result<Self, Refusal> {
-        let text = |key: &str| annotations.get(key).and_then(Value::as_str);
+    pub(crate) fn read(annotations: &Entries<'_>) -> Result<Self, Refusal> {
+        let text = |key: &str| annotations.get(key)?.as_str();
         let placement = match text(keys::PLACEMENT_ANNOTATION).map(str::trim) {
             None => Placement::default(),
             Some("required") => Placement::Required,
@@ -201,9 +199,12 @@ pub(super) fn shortened(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::borrow::Cow;
+
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::mutate::tree::Tree;
 
     fn read(annotations: &Value) -> Result<Wish, Refusal> {
         let Value::Object(annotations) = annotations else {
@@ -212,7 +213,13 @@ mod tests {
         let annotations = annotations
             .iter()
             .map(|(key, value)| (format!("{}{key}", keys::PREFIX), value.clone()));
-        Wish::read(&annotations.collect())
+        Wish::read(&tree(annotations))
+    }
+
+    fn tree(annotations: impl Iterator<Item = (String, Value)>) -> Entries<'static> {
+        annotations
+            .map(|(key, value)| (Cow::Owned(key), Tree::from(value)))
+            .collect()
     }
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -304,11 +311,7 @@ mod tests {
                 .write()
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), Value::String(value)));
-            assert_eq!(
-                Wish::read(&written.collect()),
-                Ok(expected),
-                "{annotations} written again"
-            );
+            assert_eq!(Wish::read(&tree(written)), Ok(expected), "{annotations} written again");
         }
     }
 

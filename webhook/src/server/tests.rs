@@ -1,6 +1,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use axum::http::{StatusCode, header::CONTENT_TYPE};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Version, tls};
 use rustls::{
@@ -21,8 +22,9 @@ use crate::{
         authority::{Pair, issue, make_authority},
         files,
     },
+    copies::KnownCopies,
     coverage::KnownCoverage,
-    handler::{PATH, reviewer, router},
+    handler::{PATH, REWRITE_PATH, image_reviewer, reviewer, router},
 };
 
 const HOST: &str = "coral-webhook.coral-system.svc";
@@ -32,6 +34,7 @@ struct Site {
     address: std::net::SocketAddr,
     served: ServedCertificate,
     metrics: Metrics,
+    copies: KnownCopies,
     shutdown_tx: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
@@ -45,7 +48,9 @@ impl Site {
         let address = listener.local_addr().unwrap();
         let (shutdown_tx, shutdown_rx) = oneshot::channel();
         let answer = reviewer(metrics.clone(), KnownCoverage::default());
-        let router = router(answer, metrics.clone(), limits);
+        let copies = KnownCopies::default();
+        let answer_images = image_reviewer(metrics.clone(), copies.clone());
+        let router = router(answer, answer_images, metrics.clone(), limits);
         let tls = tls_config(provider, served.clone()).unwrap();
         let shutdown = async {
             let _ = shutdown_rx.await;
@@ -55,6 +60,7 @@ impl Site {
             address,
             served,
             metrics,
+            copies,
             shutdown_tx: Some(shutdown_tx),
             serving,
         }
@@ -170,6 +176,31 @@ async fn reviews_are_answered_over_every_protocol() {
         text.contains(r#"coral_webhook_admissions_total{kind="Pod",result="patched"} 4"#),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn images_are_reviewed_at_a_path_of_their_own() {
+    let (site, authority) = Site::with_certificate(Limits::default()).await;
+    let client = site.client(&authority).build().unwrap();
+    let url = site.url().replace(PATH, REWRITE_PATH);
+    let patch = async || {
+        let (status, _, text) = ask(&client, &url, body(0)).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        answer["response"]["patch"].as_str().map(str::to_owned)
+    };
+    assert_eq!(patch().await, None, "nothing is known of copies");
+    site.copies.set(crate::rewrite::tests::copies());
+    let decoded = BASE64_STANDARD.decode(patch().await.unwrap()).unwrap();
+    let decoded: Value = serde_json::from_slice(&decoded).unwrap();
+    let copy = "localhost:7439/docker.io/library/nginx:1.29";
+    assert_eq!(
+        decoded[0],
+        json!({"op": "replace", "path": "/spec/containers/0/image", "value": copy})
+    );
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &site.metrics.registry()).unwrap();
+    assert!(text.contains("coral_webhook_rewritten_images_total 1"), "{text}");
 }
 
 #[tokio::test]

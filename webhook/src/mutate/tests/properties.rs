@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::patched;
 use crate::mutate::{
-    Containers, Coverage, Kind, Operation, Options, Placement, PullPolicy, Sketch, Wish, inject, mutate, uninject,
+    Containers, Coverage, Decision, Kind, OBJECT, Operation, Options, Placement, PullPolicy, Tree, Wish, decide,
+    inject, mutate, uninject,
 };
 
 const IMAGES: [&str; 7] = [
@@ -263,25 +264,26 @@ fn admitted(object: &Value, operation: Operation<'_>) -> Option<Value> {
 }
 
 /// Asserts that it makes no difference whether the decision is made about the objects or about what the server reads of them.
-fn same_from_sketches(object: &Value, stored: Option<&Value>) {
-    let sketch = |object: &Value| serde_json::from_str::<Sketch>(&object.to_string()).unwrap().0;
+fn same_from_text(object: &Value, stored: Option<&Value>) {
+    let (text, stored_text) = (object.to_string(), stored.map(ToString::to_string));
+    let (tree, stored_tree) = (
+        Tree::read(text.as_bytes(), &OBJECT).unwrap(),
+        stored_text
+            .as_ref()
+            .map(|text| Tree::read(text.as_bytes(), &OBJECT).unwrap()),
+    );
     // A number may not be quite the same when it has been text.
-    let whole = |object: &Value| serde_json::from_str::<Value>(&object.to_string()).unwrap();
+    let whole = |text: &String| serde_json::from_str::<Value>(text).unwrap();
+    let (object, stored) = (whole(&text), stored_text.as_ref().map(whole));
+    assert_eq!(tree, Tree::of(&object, &OBJECT), "{text}");
     let mut coverage = Coverage::default();
     coverage.insert("redis:8".parse().unwrap(), true);
-    let decide = |object: &Value, stored: Option<&Value>| {
-        let options = Options {
-            operation: stored.map_or(Operation::Create, Operation::Update),
-            coverage: Some(&coverage),
-        };
-        mutate(object, &options)
+    let options = Options {
+        operation: stored.as_ref().map_or(Operation::Create, Operation::Update),
+        coverage: Some(&coverage),
     };
-    let from_sketches = decide(&sketch(object), stored.map(sketch).as_ref());
-    assert_eq!(
-        from_sketches,
-        decide(&whole(object), stored.map(whole).as_ref()),
-        "{object:#}"
-    );
+    let from_text = decide(&tree, stored_tree.as_ref(), Some(&coverage)).map(Decision::into_outcome);
+    assert_eq!(from_text, mutate(&object, &options), "{text}");
 }
 
 fn with_images(object: &Value, rotate: usize) -> Value {
@@ -432,21 +434,21 @@ proptest! {
     }
 
     #[test]
-    fn a_sketch_is_as_good_as_the_object(object in plain(), first in wish(), second in wish(), rotate in 0..4_usize) {
+    fn what_the_server_reads_is_as_good_as_the_object(object in plain(), first in wish(), second in wish(), rotate in 0..4_usize) {
         let one = asking(&object, &first);
-        same_from_sketches(&one, None);
+        same_from_text(&one, None);
         let Some(stored) = admitted(&one, Operation::Create) else { return Ok(()) };
-        same_from_sketches(&with_images(&asking(&stored, &second), rotate), Some(&stored));
+        same_from_text(&with_images(&asking(&stored, &second), rotate), Some(&stored));
     }
 
     #[test]
-    fn a_sketch_of_anything_is_as_good(object in arbitrary(), stored in arbitrary(), metadata in arbitrary(), spec in arbitrary(), kind in prop::sample::select(Kind::ALL.to_vec())) {
+    fn what_the_server_reads_of_anything_is_as_good(object in arbitrary(), stored in arbitrary(), metadata in arbitrary(), spec in arbitrary(), kind in prop::sample::select(Kind::ALL.to_vec())) {
         let mut shaped = self::object(kind, &Map::new(), spec);
         shaped["metadata"] = metadata;
         for object in [&object, &shaped] {
-            same_from_sketches(object, None);
-            same_from_sketches(object, Some(&stored));
-            same_from_sketches(object, Some(&shaped));
+            same_from_text(object, None);
+            same_from_text(object, Some(&stored));
+            same_from_text(object, Some(&shaped));
         }
     }
 
