@@ -276,7 +276,12 @@ impl Agent {
             self.next_look = Timestamp::UNIX_EPOCH;
         }
         self.is_asked = object.is_some();
-        self.situation.asked(object, Timestamp::now());
+        for image in self.situation.asked(object, Timestamp::now()) {
+            if let Some(pull) = self.pulling.remove(&image) {
+                tracing::info!(%image, "The pull ends, for another name of the image is wanted");
+                pull.abort();
+            }
+        }
         if self.situation.is_unsure() {
             self.next_look = Timestamp::UNIX_EPOCH;
         }
@@ -415,7 +420,9 @@ impl Agent {
         let waits = |pulls: &&Pulls| pulls.shortage.is_some();
         self.metrics
             .pulls_wait_for_space(self.situation.pulls.values().filter(waits).count());
-        let time = self.ledger.due(&status, report::removes(&self.situation), now)?;
+        // Also while only sizes are asked for: the pulls come next.
+        let moves = !self.pulling.is_empty() || report::removes(&self.situation);
+        let time = self.ledger.due(&status, moves, now)?;
         if time > now {
             return Some(time);
         }

@@ -12,7 +12,10 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{report, situation::Situation};
+use crate::{
+    report::{self, Pace},
+    situation::Situation,
+};
 
 /// Pause before a status is sent again that was just sent, or whose write failed.
 const AGAIN: SignedDuration = SignedDuration::from_secs(2);
@@ -37,6 +40,8 @@ pub(crate) struct Ledger {
     last_write: Option<Timestamp>,
     /// What was sent last.
     sent: Option<NodeImagesStatus>,
+    /// How often to write while images move.
+    pace: Option<Pace>,
     /// A write failed: none is begun before this time.
     not_before: Option<Timestamp>,
 }
@@ -62,11 +67,13 @@ impl Ledger {
         report::status(situation, self.conditions(), now)
     }
 
-    /// When the status is to be written; `None` when the API server has it. `removes` says whether an image is about to go.
-    pub(crate) fn due(&self, status: &NodeImagesStatus, removes: bool, now: Timestamp) -> Option<Timestamp> {
+    /// When the status is to be written; `None` when the API server has it. `moves` says whether the agent is at work on an image.
+    pub(crate) fn due(&mut self, status: &NodeImagesStatus, moves: bool, now: Timestamp) -> Option<Timestamp> {
         let last_write = self.last_write.unwrap_or(Timestamp::UNIX_EPOCH);
+        let moves = moves || report::moves(status, self.newest.as_ref().map(|(_, status)| status));
+        self.pace = moves.then(|| self.pace.unwrap_or_else(|| Pace::new(now)));
         let written = self.newest.as_ref().map(|(_, status)| (last_write, status.clone()));
-        let time = report::write_time(status, removes, written.as_ref(), now)?;
+        let time = report::write_time(status, self.pace.as_ref(), written.as_ref(), now)?;
         // Where the API server has something else although just this was sent, somebody disagrees: no race with them.
         let was_just_sent = self.sent.as_ref() == Some(status);
         let again = was_just_sent.then(|| last_write + AGAIN);
@@ -83,6 +90,9 @@ impl Ledger {
         match result {
             Ok(object) => {
                 self.last_write = Some(began);
+                if let Some(pace) = &mut self.pace {
+                    pace.wrote(began);
+                }
                 self.note(Some(&object));
             }
             Err(error) => {
@@ -96,6 +106,9 @@ impl Ledger {
     pub(crate) fn clock_set_back(&mut self, set_back: SetBack) {
         set_back.shift(&mut self.last_write);
         set_back.shift(&mut self.not_before);
+        if let Some(pace) = &mut self.pace {
+            pace.clock_set_back(set_back);
+        }
     }
 
     fn conditions(&self) -> &[Condition] {
@@ -168,6 +181,18 @@ mod tests {
         ledger.note(Some(&object("3", 7)));
         assert_eq!(ledger.due(&status(1), false, NOW), Some(NOW + AGAIN));
         assert_eq!(ledger.due(&status(2), false, NOW), Some(NOW));
+    }
+
+    #[test]
+    fn work_is_told_after_a_while_and_its_end_at_once() {
+        let mut ledger = Ledger::default();
+        ledger.note(Some(&object("1", 0)));
+        let later = |seconds| NOW + SignedDuration::from_secs(seconds);
+        assert_eq!(ledger.due(&status(0), true, NOW), None);
+        assert_eq!(ledger.due(&status(1), true, later(1)), Some(later(2)));
+        assert_eq!(ledger.due(&status(1), false, later(1)), Some(later(1)));
+        // What is begun then is work of its own.
+        assert_eq!(ledger.due(&status(1), true, later(3)), Some(later(5)));
     }
 
     #[test]

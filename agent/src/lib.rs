@@ -7,6 +7,8 @@
 //! ```
 //!
 //! [`plan`] decides what to pull and [`report`] what to say and when; both are pure. The loop in `agent` carries it out.
+//!
+//! [`relay`] is another process, of the same program: with a registry in the cluster, it makes that known to the node.
 
 mod agent;
 mod args;
@@ -18,8 +20,10 @@ mod ledger;
 pub mod metrics;
 pub mod plan;
 mod pull;
+pub mod relay;
 pub mod removal;
 pub mod report;
+pub mod restart;
 pub mod runtime;
 pub mod situation;
 pub mod space;

@@ -5,6 +5,7 @@ use coral_api::{
     conditions::{self, condition},
     node_images::{DesiredState, ImageFailure, ImageState, ImageStatus, NodeImagesStatus, PauseReason, PullProgress},
 };
+use coral_runtime::SetBack;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -15,8 +16,10 @@ use crate::{
 
 /// Least time between two writes that say nothing but how many bytes have arrived.
 const PROGRESS_ALONE: SignedDuration = SignedDuration::from_secs(10);
-/// Least time between two writes while images move.
+/// Least time between two writes while images move, and how long the first of them waits: small images are there by then.
 const WHILE_MOVING: SignedDuration = SignedDuration::from_secs(2);
+/// The pauses between writes that say nothing but what has begun and what has arrived double up to this.
+const LONGEST_WHILE_MOVING: SignedDuration = SignedDuration::from_secs(5);
 
 /// The status that describes the situation.
 #[must_use]
@@ -242,14 +245,55 @@ pub fn removes(situation: &Situation) -> bool {
             .any(|wanted| is_unsure(wanted) || (situation.lingers(wanted) && !has_failed(wanted)))
 }
 
-/// When `current` is to be written, given what was written last and when. `None` when there is nothing new to say. `removes` says
-/// whether an image will be taken away within moments.
+/// How often a node whose images move says so: the longer they do, the more seldom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// When it began to move, or the last write since.
+    since: Timestamp,
+    pause: SignedDuration,
+}
+
+impl Pace {
+    /// The pace of a node whose images begin to move.
+    #[must_use]
+    pub const fn new(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            pause: WHILE_MOVING,
+        }
+    }
+
+    /// Takes in a write.
+    pub fn wrote(&mut self, began: Timestamp) {
+        self.since = began;
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_WHILE_MOVING);
+    }
+
+    /// The wall clock was set back.
+    pub fn clock_set_back(&mut self, set_back: SetBack) {
+        self.since = set_back.moved(self.since);
+    }
+}
+
+/// Whether more is to be known within moments: images are being pulled, or the node has just been told that it will be asked for some. `written` is
+/// what the API server has.
+#[must_use]
+pub fn moves(current: &NodeImagesStatus, written: Option<&NodeImagesStatus>) -> bool {
+    let is_pulling = |image: &ImageStatus| image.state == ImageState::Pulling;
+    let says_nothing = |image: &ImageStatus| image.state == ImageState::Waiting && image.failure.is_none();
+    let is_unanswered = written.is_some_and(|written| written.observed_generation.is_none());
+    current.images.iter().any(is_pulling) || (is_unanswered && current.images.iter().all(says_nothing))
+}
+
+/// When `current` is to be written, given what was written last and when. `None` when there is nothing new to say. `pace` is there while
+/// images move, or will be taken away within moments.
 ///
-/// A situation in which nothing moves is told at once, so that whoever waits for the last image learns of it without delay.
+/// A situation in which nothing moves is told at once, so that whoever waits for the last image learns of it without delay. What has gone or failed
+/// is told soon, whatever else moves: nobody is to count on an image that is not there.
 #[must_use]
 pub fn write_time(
     current: &NodeImagesStatus,
-    removes: bool,
+    pace: Option<&Pace>,
     written: Option<&(Timestamp, NodeImagesStatus)>,
     now: Timestamp,
 ) -> Option<Timestamp> {
@@ -257,19 +301,40 @@ pub fn write_time(
         return Some(now);
     };
     if current == written || says_the_same(current, written) {
-        None
-    } else if says_the_same(&without_bytes(current), &without_bytes(written)) {
-        Some(now.max(*time + PROGRESS_ALONE))
-    } else if removes || current.images.iter().any(moves) {
-        Some(now.max(*time + WHILE_MOVING))
-    } else {
-        Some(now)
+        return None;
     }
+    if says_the_same(&without_bytes(current), &without_bytes(written)) {
+        return Some(now.max(*time + PROGRESS_ALONE));
+    }
+    let Some(pace) = pace else {
+        return Some(now);
+    };
+    Some(now.max(if takes_back(current, written) {
+        *time + WHILE_MOVING
+    } else if current.observed_generation == written.observed_generation {
+        pace.since + pace.pause
+    } else {
+        pace.since + WHILE_MOVING
+    }))
 }
 
-/// Whether something will happen to the image within moments.
-fn moves(image: &ImageStatus) -> bool {
-    image.state == ImageState::Pulling
+/// Whether something that was well is well no more.
+fn takes_back(current: &NodeImagesStatus, written: &NodeImagesStatus) -> bool {
+    let is_worse = |before: &Condition| {
+        conditions::is_true(&written.conditions, &before.type_)
+            && !conditions::is_true(&current.conditions, &before.type_)
+    };
+    let has_gone = |before: &ImageStatus| {
+        let after = current.images.iter().find(|after| after.image == before.image);
+        before.state == ImageState::Present && after.is_some_and(|after| after.state != ImageState::Present)
+    };
+    let has_failed = |after: &ImageStatus| {
+        let before = written.images.iter().find(|before| before.image == after.image);
+        after.failure.is_some() && before.is_none_or(|before| before.failure != after.failure)
+    };
+    written.conditions.iter().any(is_worse)
+        || written.images.iter().any(has_gone)
+        || current.images.iter().any(has_failed)
 }
 
 /// The status without how many bytes of running pulls have arrived.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use pulls::Pulls;
-use pulls::{pause, remembered};
+use pulls::{pause, remembered, told_attempts};
 
 /// How long what the runtime held is believed when it does not answer.
 const MEMORY: SignedDuration = SignedDuration::from_secs(60);
@@ -70,7 +70,7 @@ pub struct Situation {
 pub struct Wanted {
     /// The entry of the object.
     pub entry: DesiredImage,
-    /// The image, read; an error when the entry has no image reference.
+    /// What is pulled and held for it, read; an error when the entry has no image reference.
     pub reference: Result<ImageReference, String>,
 }
 
@@ -84,15 +84,17 @@ impl Situation {
         }
     }
 
-    /// Takes in what the NodeImages object now asks for; `None` when there is no such object.
-    pub fn asked(&mut self, object: Option<&NodeImages>, now: Timestamp) {
+    /// Takes in what the NodeImages object now asks for; `None` when there is no such object. Returns the images that are pulled under
+    /// another name from now on: a pull under the old one is of no use any more.
+    pub fn asked(&mut self, object: Option<&NodeImages>, now: Timestamp) -> Vec<String> {
         let Some(object) = object else {
             self.generation = None;
             self.paused = None;
             self.wanted.clear();
             self.pulls.clear();
-            return;
+            return Vec::new();
         };
+        let mut renamed = Vec::new();
         self.generation = object.metadata.generation;
         self.paused = object.spec.paused;
         let wanted: Vec<Wanted> = object.spec.images.iter().cloned().map(Wanted::new).collect();
@@ -101,9 +103,14 @@ impl Situation {
             if let Some(old) = old
                 && let Some(pulls) = self.pulls.get_mut(&new.entry.image)
             {
-                pulls.take_change(&old.entry, &new.entry);
+                pulls.take_change(&old.entry, &new.entry, told_attempts(object, &new.entry.image));
             }
-            if old.is_none() {
+            // What happened to another name of it says nothing of this one.
+            let is_renamed = old.is_some_and(|old| old.entry.pull_as != new.entry.pull_as);
+            if is_renamed {
+                renamed.push(new.entry.image.clone());
+            }
+            if old.is_none() || is_renamed {
                 self.pulls
                     .insert(new.entry.image.clone(), remembered(object, &new.entry));
             }
@@ -117,6 +124,7 @@ impl Situation {
         self.pulls
             .retain(|image, _| wanted.iter().any(|wanted| wanted.entry.image == *image));
         self.wanted = wanted;
+        renamed
     }
 
     /// The wall clock was set back: takes the times along, but for those that somebody else wrote.
@@ -425,7 +433,8 @@ impl Situation {
 
 impl Wanted {
     fn new(entry: DesiredImage) -> Self {
-        let reference = entry.image.parse().map_err(|error: InvalidReference| error.to_string());
+        let name = entry.pull_as.as_ref().unwrap_or(&entry.image);
+        let reference = name.parse().map_err(|error: InvalidReference| error.to_string());
         Self { entry, reference }
     }
 

@@ -1,5 +1,5 @@
 use coral_api::{
-    FailureReason, NodeImages, NodeImagesSpec,
+    FailureReason, NodeImages, NodeImagesSpec, NodeImagesStatus,
     node_images::{DesiredImage, DesiredState, FilesystemUsage, PauseReason},
     prefetch::PullPolicy,
 };
@@ -34,8 +34,15 @@ fn asked(images: Vec<DesiredImage>) -> Situation {
 }
 
 fn ask(situation: &mut Situation, images: Vec<DesiredImage>) {
-    let spec = NodeImagesSpec { paused: None, images };
-    situation.asked(Some(&NodeImages::new("node-1", spec)), NOW);
+    let known = crate::report::status(situation, &[], NOW);
+    ask_knowing(situation, images, known);
+}
+
+/// Asks for these images when this is known of the node.
+fn ask_knowing(situation: &mut Situation, images: Vec<DesiredImage>, known: NodeImagesStatus) {
+    let mut object = NodeImages::new("node-1", NodeImagesSpec { paused: None, images });
+    object.status = Some(known);
+    situation.asked(Some(&object), NOW);
 }
 
 fn holds(situation: &mut Situation, identity: &str) {
@@ -297,6 +304,19 @@ fn a_turn_that_comes_again_is_one_attempt_that_still_counts() {
     ask(&mut situation, vec![in_state("a", DesiredState::Absent)]);
     ask(&mut situation, vec![in_state("a", DesiredState::Held)]);
     assert_eq!(situation.pulls["a"], crate::situation::Pulls::default());
+}
+
+#[test]
+fn a_turn_given_before_a_failure_was_known_is_no_further_attempt() {
+    let mut situation = asked(vec![entry("a")]);
+    situation.pull_failed("a", failure(), NOW);
+    ask(&mut situation, vec![in_state("a", DesiredState::Held)]);
+    let known = crate::report::status(&situation, &[], NOW);
+    // The attempt was begun before the turn was over, and fails now.
+    situation.pull_failed("a", failure(), NOW);
+    ask_knowing(&mut situation, vec![entry("a")], known);
+    assert!(words(&situation, &[], NOW).is_empty());
+    assert_eq!(words(&situation, &[], NOW + 1.minute()), ["+a"]);
 }
 
 #[test]

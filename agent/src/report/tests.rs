@@ -234,24 +234,87 @@ fn a_lost_runtime_is_not_ready_and_after_a_minute_holds_nothing() {
 fn writes_are_coalesced_and_the_last_image_is_told_at_once() {
     let mut situation = situation(&[json!({"image": "a"}), json!({"image": "b"})]);
     let say = |situation: &Situation| status(situation, &[], NOW);
+    let waiting = (NOW, say(&situation));
     situation.pull_began("a", NOW);
     situation.pull_began("b", NOW);
-    assert_eq!(write_time(&say(&situation), false, None, NOW), Some(NOW));
-    let written = (NOW, say(&situation));
+    let mut pace = Pace::new(NOW);
+    assert_eq!(write_time(&say(&situation), Some(&pace), None, NOW), Some(NOW));
     assert_eq!(
-        write_time(&say(&situation), false, Some(&written), NOW + 1.second()),
-        None
-    );
-    situation.pull_succeeded("a", HeldImage::default(), NOW + 1.second());
-    assert_eq!(
-        write_time(&say(&situation), false, Some(&written), NOW + 1.second()),
+        write_time(&say(&situation), Some(&pace), Some(&waiting), NOW),
         Some(NOW + 2.seconds())
     );
-    situation.pull_succeeded("b", HeldImage::default(), NOW + 1.second());
+    let written = (NOW + 2.seconds(), say(&situation));
+    pace.wrote(NOW + 2.seconds());
+    let later = NOW + 3.seconds();
+    assert_eq!(write_time(&say(&situation), Some(&pace), Some(&written), later), None);
+    situation.pull_succeeded("a", HeldImage::default(), later);
     assert_eq!(
-        write_time(&say(&situation), false, Some(&written), NOW + 1.second()),
-        Some(NOW + 1.second())
+        write_time(&say(&situation), Some(&pace), Some(&written), later),
+        Some(NOW + 6.seconds())
     );
+    situation.pull_succeeded("b", HeldImage::default(), later);
+    assert_eq!(write_time(&say(&situation), None, Some(&written), later), Some(later));
+}
+
+#[test]
+fn the_longer_images_move_the_more_seldom_it_is_told_but_never_too_seldom() {
+    let mut situation = situation(&[json!({"image": "a"}), json!({"image": "b"})]);
+    let mut pace = Pace::new(NOW);
+    let mut written = (NOW, status(&situation, &[], NOW));
+    let mut told = Vec::new();
+    for round in 0..5 {
+        // Something begins anew all the time.
+        situation.pull_began("b", NOW + round.seconds());
+        let current = status(&situation, &[], NOW);
+        let time = write_time(&current, Some(&pace), Some(&written), NOW).unwrap();
+        told.push(time.duration_since(NOW).as_secs());
+        pace.wrote(time);
+        written = (time, current);
+    }
+    assert_eq!(told, [2, 6, 11, 16, 21]);
+}
+
+#[test]
+fn what_has_gone_or_failed_is_told_soon_whatever_else_moves() {
+    let mut before = situation(&[json!({"image": "a"}), json!({"image": "b"}), json!({"image": "c"})]);
+    before.pull_succeeded("a", HeldImage::default(), NOW);
+    before.pull_began("b", NOW);
+    let mut pace = Pace::new(NOW);
+    pace.wrote(NOW);
+    pace.wrote(NOW);
+    let written = (NOW, status(&before, &[], NOW));
+    let time = |change: fn(&mut Situation)| {
+        let mut situation = before.clone();
+        change(&mut situation);
+        let current = status(&situation, &written.1.conditions, NOW);
+        let time = write_time(&current, Some(&pace), Some(&written), NOW).unwrap();
+        time.duration_since(NOW).as_secs()
+    };
+    let runtime = |situation: &mut Situation| {
+        let gone = Failure {
+            reason: FailureReason::RuntimeUnavailable,
+            message: "gone".into(),
+        };
+        situation.lost_runtime(gone, NOW);
+    };
+    assert_eq!(time(|situation| situation.pull_began("c", NOW)), 5);
+    assert_eq!(time(|situation| situation.pull_failed("b", not_found(), NOW)), 2);
+    assert_eq!(time(|situation| situation.found_missing("a", NOW)), 2);
+    assert_eq!(time(runtime), 2);
+    assert_eq!(time(|situation| situation.generation = Some(7)), 2);
+}
+
+#[test]
+fn a_node_that_is_to_wait_for_its_turn_and_has_nothing_says_so_after_a_moment() {
+    let unwritten = NodeImagesStatus::default();
+    let mut answered = unwritten.clone();
+    answered.observed_generation = Some(1);
+    let mut held = situation(&[json!({"image": "docker.io/library/a:latest", "state": "Held"})]);
+    assert!(moves(&status(&held, &[], NOW), Some(&unwritten)));
+    assert!(!moves(&status(&held, &[], NOW), Some(&answered)));
+    let identity = held.wanted[0].identity().unwrap();
+    held.looked(NOW, [(identity, HeldImage::default())].into());
+    assert!(!moves(&status(&held, &[], NOW), Some(&unwritten)));
 }
 
 #[test]
@@ -263,8 +326,9 @@ fn bytes_alone_are_told_every_ten_seconds() {
     situation.progressed(vec![("docker.io/library/a".parse().unwrap(), bytes)]);
     let current = status(&situation, &[], NOW);
     assert_eq!(current.images[0].pull.as_ref().unwrap().done_bytes, Some(5));
+    let pace = Pace::new(NOW);
     assert_eq!(
-        write_time(&current, false, Some(&written), NOW + 3.seconds()),
+        write_time(&current, Some(&pace), Some(&written), NOW + 3.seconds()),
         Some(NOW + 10.seconds())
     );
 }
@@ -275,7 +339,7 @@ fn free_space_alone_is_no_reason_to_write() {
     let written = (NOW, status(&situation, &[], NOW));
     situation.filesystem = Some(coral_api::node_images::FilesystemUsage::default());
     assert_eq!(
-        write_time(&status(&situation, &[], NOW), false, Some(&written), NOW + 1.minute()),
+        write_time(&status(&situation, &[], NOW), None, Some(&written), NOW + 1.minute()),
         None
     );
 }
@@ -318,7 +382,9 @@ fn an_image_that_is_there_tells_why_it_could_not_be_refreshed() {
     // The turn is over, and given again: it is tried at once, and what has failed still counts.
     situation.asked(Some(&asked(None)), NOW);
     assert_eq!(failure(&situation).map(|failure| failure.attempts), Some(1));
-    situation.asked(Some(&asked(Some(10))), NOW);
+    let mut again = asked(Some(10));
+    again.status = Some(status(&situation, &[], NOW));
+    situation.asked(Some(&again), NOW);
     let again = failure(&situation).unwrap();
     assert_eq!((again.attempts, again.next_attempt_time), (1, None));
     // A later time is a new wish.

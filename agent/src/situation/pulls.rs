@@ -51,8 +51,8 @@ pub struct Pulls {
 }
 
 impl Pulls {
-    /// Takes in that something else is asked of the image than before.
-    pub(super) fn take_change(&mut self, old: &DesiredImage, new: &DesiredImage) {
+    /// Takes in that something else is asked of the image than before. `told` are the failed attempts that whoever asks knew of.
+    pub(super) fn take_change(&mut self, old: &DesiredImage, new: &DesiredImage, told: u32) {
         let goes = |entry: &DesiredImage| entry.state == DesiredState::Absent;
         if goes(old) != goes(new) {
             self.forget_failures();
@@ -60,9 +60,9 @@ impl Pulls {
             self.unsure_since = None;
         } else if self.asks_anew(old, new) {
             self.forget_failures();
-        } else if has_its_turn_again(old, new) && self.failed_attempts > 0 {
+        } else if has_its_turn_again(old, new) && self.failed_attempts > 0 && told >= self.failed_attempts {
             // It is tried at once, but what has failed so far still counts. The pause of an image that keeps vanishing, of which no
-            // attempt has failed, is no matter of turns.
+            // attempt has failed, is no matter of turns; nor is one after a failure that nobody knew of when the turn was given.
             self.next_attempt = None;
         }
         self.refresh_asked = self.refresh_asked.max(refresh_asked(new));
@@ -103,6 +103,15 @@ fn has_its_turn_again(old: &DesiredImage, new: &DesiredImage) -> bool {
 
 fn refresh_asked(entry: &DesiredImage) -> Option<Timestamp> {
     entry.refresh_after.as_ref().map(|time| time.0)
+}
+
+/// How many failed attempts at an image the status of the object tells of.
+pub(super) fn told_attempts(object: &NodeImages, image: &str) -> u32 {
+    let mut images = object.status.iter().flat_map(|status| &status.images);
+    let failure = images
+        .find(|status| status.image == image)
+        .and_then(|status| status.failure.as_ref());
+    failure.map_or(0, |failure| u32::try_from(failure.attempts).unwrap_or_default())
 }
 
 /// What an earlier run of the agent wrote down of an image, so that a restart does not pull again what is fresh.

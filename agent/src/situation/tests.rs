@@ -85,3 +85,49 @@ fn failure() -> Failure {
         message: "not found".into(),
     }
 }
+
+#[test]
+fn another_name_of_an_image_is_another_image_to_the_runtime() {
+    use coral_api::NodeImagesSpec;
+    use serde_json::json;
+
+    const COPY: &str = "localhost:7439/mirror/docker.io/library/a:1";
+    let object = |pull_as: Option<&str>| {
+        let entry = serde_json::from_value(json!({"image": "docker.io/library/a:1", "pullAs": pull_as})).unwrap();
+        let spec = NodeImagesSpec {
+            paused: None,
+            images: vec![entry],
+        };
+        NodeImages::new("node-1", spec)
+    };
+    let now = Timestamp::UNIX_EPOCH;
+    let mut situation = Situation::new("node-1".into());
+    assert!(situation.asked(Some(&object(None)), now).is_empty());
+    situation.looked(now, Inventory::new());
+    situation.pull_began("docker.io/library/a:1", now);
+    situation.pull_failed(
+        "docker.io/library/a:1",
+        Failure {
+            reason: FailureReason::RegistryUnavailable,
+            message: "no route".to_owned(),
+        },
+        now,
+    );
+    // The pull that may be under way is of no use, and that the origin failed is no reason to wait for the copy.
+    assert_eq!(
+        situation.asked(Some(&object(Some(COPY))), now),
+        ["docker.io/library/a:1"]
+    );
+    let pulls = &situation.pulls["docker.io/library/a:1"];
+    assert_eq!((pulls.next_attempt, pulls.failed_attempts), (None, 0));
+    situation.looked(
+        now,
+        Inventory::from([("docker.io/library/a:1".to_owned(), HeldImage::default())]),
+    );
+    assert!(situation.lacks(&situation.wanted[0], now));
+    situation.looked(now, Inventory::from([(COPY.to_owned(), HeldImage::default())]));
+    assert!(!situation.lacks(&situation.wanted[0], now));
+    assert!(situation.asked(Some(&object(Some(COPY))), now).is_empty());
+    assert_eq!(situation.asked(Some(&object(None)), now), ["docker.io/library/a:1"]);
+    assert!(situation.lacks(&situation.wanted[0], now));
+}

@@ -148,6 +148,8 @@ pub fn create(layout: &Layout) -> Result<u16> {
         ],
     )?;
     run_inside(layout, &["ip", "link", "set", "eth0", "up"])?;
+    // Pods in the network of a node reach Services, too: without any route, the kernel refuses before kube-proxy's rules are asked.
+    run_inside(layout, &["ip", "route", "add", SERVICE_CIDR, "dev", "eth0"])?;
     run_inside(layout, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])?;
     Ok(subnet)
 }

@@ -1,0 +1,314 @@
+//! A registry in the cluster: nodes get copies from it when the origin is gone, and its collector always lets it begin again.
+//!
+//! All nodes of these clusters share one network namespace, and so one loopback address: the relay of the first node answers the second
+//! node, too, and the relay of the second waits for the address.
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
+mod site;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use coral_api::{
+    ImageReference, Prefetch,
+    conditions::{self, READY},
+    mirrored_image,
+};
+use coral_tests::{
+    NodeOptions, images,
+    wait::{Look, eventually},
+};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use site::{Door, NAMESPACE, Site};
+use support::PATIENCE;
+
+/// A registry that nobody can reach.
+const ORIGIN: &str = "origin.invalid";
+
+/// What nodes know the copy of an image as.
+fn copy_of(image: &str) -> String {
+    format!("localhost:7439/mirror/{image}")
+}
+
+/// Puts a copy of an image, which is nowhere else, into the registry.
+fn push(door: &Door, repository: &str) -> (String, String) {
+    let image = format!("{ORIGIN}/{repository}");
+    let copy = images::tiny(&door.registry, &format!("mirror/{image}"), "v1", 200_000, repository).unwrap();
+    (format!("{image}:v1"), copy.digest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_outlive_their_origin_and_the_registry_outlives_its_collector() {
+    let site = Site::new().await;
+    let _diagnose = site.cluster.diagnose_on_panic();
+    let door = site.door().await;
+    let (image, _) = push(&door, "team/app");
+    a_new_node_gets_the_copy(&site, &image).await;
+    a_pod_waits_for_the_relay_and_no_longer(&site, &door).await;
+    space_comes_back(&site, door, &image).await;
+    the_collector_is_killed(&site, &image).await;
+    site.cluster.down().await.unwrap();
+}
+
+/// What the mirror controller would have written.
+fn mirror(site: &Site, image: &str) {
+    let reference: ImageReference = image.parse().unwrap();
+    let name = mirrored_image::name(&reference);
+    site.apply(&json!({
+        "apiVersion": "image.stvz.io/v1alpha1",
+        "kind": "MirroredImage",
+        "metadata": {"name": name},
+        "spec": {"image": image, "requestedBy": ["all"], "rewrite": "OnFailure"},
+    }));
+    site.patch_status(
+        &format!("mirroredimage/{name}"),
+        &json!({
+            "destinations": [{
+                "mirror": "all", "state": "Present", "nodeReference": copy_of(image),
+                "reference": format!("coral-registry.coral-system.svc:5000/mirror/{image}"),
+            }],
+            "origin": {"state": "Unreachable", "checkedAt": "2026-01-01T00:00:00Z"},
+            "usedBy": {"count": 1},
+        }),
+    );
+}
+
+/// As the first node is.
+fn small() -> NodeOptions {
+    NodeOptions {
+        disk: Some("1g".to_owned()),
+        ..NodeOptions::default()
+    }
+}
+
+async fn ready_on(site: &Site, nodes: i32) {
+    let api: Api<Prefetch> = Api::namespaced(site.cluster.client(), "default");
+    eventually(&format!("the image to be on {nodes} nodes"), PATIENCE, async || {
+        let status = api.get("app").await?.status.unwrap_or_default();
+        let is_ready = conditions::is_true(&status.conditions, READY) && status.nodes.ready == nodes;
+        Ok(if is_ready { Look::Done(()) } else { Look::NotYet(status) })
+    })
+    .await
+    .unwrap();
+}
+
+/// A Prefetch names the origin, which is gone: every node gets the copy, also one that joins later, and a pod runs on it.
+async fn a_new_node_gets_the_copy(site: &Site, image: &str) {
+    mirror(site, image);
+    site.coral(&["prefetch", image, "--name", "app"]).succeeded();
+    ready_on(site, 1).await;
+    let node = site.cluster.add_node(small()).await.unwrap();
+    ready_on(site, 2).await;
+    let copy = copy_of(image);
+    assert!(node.has_image(&copy).unwrap(), "{:?}", node.images().unwrap());
+    let key = image.parse::<ImageReference>().unwrap().label_key();
+    let nodes: Api<Node> = Api::all(site.cluster.client());
+    let labels = nodes.get(node.name()).await.unwrap().labels().clone();
+    assert_eq!(
+        labels.get(&key).map(String::as_str),
+        Some("available"),
+        "the label is that of the origin"
+    );
+
+    site.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "app", "namespace": "default"},
+        "spec": {
+            "nodeName": node.name(),
+            "terminationGracePeriodSeconds": 0,
+            // What the webhook makes of it; the kubelet pulls nothing.
+            "containers": [{"name": "app", "image": copy, "imagePullPolicy": "Never"}],
+        },
+    }));
+    runs(site, "app").await;
+}
+
+async fn runs(site: &Site, pod: &str) {
+    eventually(&format!("pod {pod} to run"), PATIENCE, async || {
+        let status = site.pods("default").get(pod).await?.status.unwrap_or_default();
+        Ok(if status.phase.as_deref() == Some("Running") {
+            Look::Done(())
+        } else {
+            Look::NotYet(status.container_statuses)
+        })
+    })
+    .await
+    .unwrap();
+}
+
+fn waits_for_its_image(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let mut waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    waiting.any(|reason| ["ErrImagePull", "ImagePullBackOff"].contains(&reason))
+}
+
+/// A pod that is sent to a copy before its node has a relay is tried again by the kubelet, and runs once there is one.
+async fn a_pod_waits_for_the_relay_and_no_longer(site: &Site, door: &Door) {
+    let (image, _) = push(door, "team/late");
+    let select = |pool: &str| {
+        let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {"pool": pool}}}}}).to_string();
+        let patch = if pool.is_empty() {
+            patch.replace("\"\"", "null")
+        } else {
+            patch
+        };
+        let arguments = [
+            "--namespace",
+            NAMESPACE,
+            "patch",
+            "daemonset/coral-relay",
+            "--patch",
+            &patch,
+        ];
+        site.kubectl(&arguments).succeeded();
+    };
+    select("none");
+    site.kubectl(&[
+        "--namespace",
+        NAMESPACE,
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=app.kubernetes.io/name=coral-relay",
+        "--timeout=60s",
+    ])
+    .succeeded();
+    site.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "late", "namespace": "default"},
+        "spec": {
+            "nodeName": "node-1",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "late", "image": copy_of(&image)}],
+        },
+    }));
+    eventually("the pod to have no image", PATIENCE, async || {
+        let pod = site.pods("default").get("late").await?;
+        Ok(if waits_for_its_image(&pod) {
+            Look::Done(())
+        } else {
+            Look::NotYet(pod.status)
+        })
+    })
+    .await
+    .unwrap();
+    select("");
+    runs(site, "late").await;
+}
+
+/// The job lets the registry begin anew, which gives back what was deleted, and keeps the rest.
+async fn space_comes_back(site: &Site, door: Door, kept: &str) {
+    let (_, digest) = push(&door, "team/gone");
+    let hash = digest.strip_prefix("sha256:").unwrap();
+    let blob = site
+        .data()
+        .join(format!("docker/registry/v2/blobs/sha256/{}/{hash}/data", &hash[..2]));
+    assert!(blob.exists(), "{}", blob.display());
+    door.registry.delete(&format!("mirror/{ORIGIN}/team/gone:v1")).unwrap();
+    drop(door);
+    let before = site.pods(NAMESPACE).get("coral-registry-0").await.unwrap();
+    site.kubectl(&[
+        "--namespace",
+        NAMESPACE,
+        "create",
+        "job",
+        "collect-now",
+        "--from=cronjob/coral-registry-collector",
+    ])
+    .succeeded();
+    site.begun_anew("coral-registry-0", before.uid().as_deref()).await;
+    assert!(!blob.exists(), "{}", blob.display());
+    assert_eq!(collected(site), "the collector ended with 0");
+    is_to_be_had(site, kept).await;
+}
+
+/// The last thing that the collector has said.
+fn collected(site: &Site) -> String {
+    let arguments = [
+        "--namespace",
+        NAMESPACE,
+        "logs",
+        "coral-registry-0",
+        "--container=collect",
+        "--tail=1",
+    ];
+    site.kubectl(&arguments).succeeded().stdout.trim().to_owned()
+}
+
+/// A node without the image gets it from the registry.
+async fn is_to_be_had(site: &Site, image: &str) {
+    let node = site.cluster.node("node-1").unwrap();
+    let copy = copy_of(image);
+    node.remove_image(&copy).unwrap();
+    // The agent notices within seconds.
+    eventually("the image to come back", PATIENCE, async || {
+        Ok(if node.has_image(&copy)? {
+            Look::Done(())
+        } else {
+            Look::NotYet(())
+        })
+    })
+    .await
+    .unwrap();
+}
+
+/// The collector is killed half-way, as by the kernel when memory is short: the registry begins all the same.
+async fn the_collector_is_killed(site: &Site, kept: &str) {
+    let blobs = site.data().join("docker/registry/v2/blobs/sha256/ff");
+    let garbage = || {
+        for number in 0..3_000 {
+            let folder = blobs.join(format!("ff{number:062x}"));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("data"), "garbage").unwrap();
+            // The registry is another user.
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        fs::set_permissions(&blobs, fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    // Of a blob that was being deleted at that moment, an empty folder may stay.
+    let has_data = |folder: &fs::DirEntry| folder.path().join("data").exists();
+    let left = || fs::read_dir(&blobs).map_or(0, |folders| folders.flatten().filter(has_data).count());
+    garbage();
+    let before = site.pods(NAMESPACE).get("coral-registry-0").await.unwrap();
+    let arguments = [
+        "--namespace",
+        NAMESPACE,
+        "delete",
+        "pod",
+        "coral-registry-0",
+        "--wait=false",
+    ];
+    site.kubectl(&arguments).succeeded();
+    // Its shell, and with that its container.
+    let shell = eventually("the collector to be at work", PATIENCE, async || {
+        let all = left();
+        let shells = site.cluster.pod_processes("/bin/sh")?;
+        Ok(match shells.into_iter().next() {
+            Some(shell) if all < 3_000 => Look::Done(shell),
+            _ => Look::NotYet(all),
+        })
+    });
+    shell.await.unwrap().kill().unwrap();
+    let began = site.begun_anew("coral-registry-0", before.uid().as_deref()).await;
+    let statuses = began.status.unwrap().init_container_statuses.unwrap();
+    assert_eq!(statuses[0].restart_count, 1, "it was killed");
+    assert_eq!(
+        collected(site),
+        "the collector was cut short the last time, and is left out this time"
+    );
+    assert!(left() > 0, "it was killed half-way");
+    is_to_be_had(site, kept).await;
+
+    // The next one does what that one left.
+    site.kubectl(&arguments).succeeded();
+    site.begun_anew("coral-registry-0", began.metadata.uid.as_deref()).await;
+    assert_eq!((collected(site).as_str(), left()), ("the collector ended with 0", 0));
+}
