@@ -10,9 +10,8 @@ use std::{
 };
 
 use coral_api::NodeImages;
+use coral_runtime::Cache;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
-
-use crate::cache::Cache;
 
 /// How long the watch may take. After that, what is missing has been deleted since, or the watch is broken and will begin with a list.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -9,17 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use coral_api::{NodeImages, Prefetch, PrefetchStatus};
-use coral_runtime::Clock;
+use coral_api::{MirroredImage, NodeImages, Prefetch, PrefetchStatus};
+use coral_runtime::{Cache, Clock, Leadership};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Client, ResourceExt as _};
 
 use crate::{
-    cache::Cache,
     catch_up::{self, CatchUp, Versions},
-    lease::Leadership,
     metrics::{Metrics, Sent},
     news::{Aftermath, Labels, tell},
     notice::time_to_ready,
@@ -55,6 +53,7 @@ pub struct Controller {
     prefetches: Cache<Prefetch>,
     nodes: Cache<Node>,
     node_images: Cache<NodeImages>,
+    mirrored_images: Cache<MirroredImage>,
 
     /// Which time in office it is, while the controller leads.
     tenure: Option<u64>,
@@ -103,6 +102,7 @@ impl Controller {
             prefetches: Cache::default(),
             nodes: Cache::default(),
             node_images: Cache::default(),
+            mirrored_images: Cache::default(),
             tenure: None,
             catch_up: CatchUp::Done,
             memory: Memory::default(),
@@ -171,6 +171,7 @@ impl Controller {
             }
             Event::Node(event) => self.nodes.take(*event),
             Event::NodeImages(event) => self.node_images.take(*event),
+            Event::MirroredImage(event) => self.mirrored_images.take(*event),
         };
         if is_new {
             self.news.get_or_insert_with(Instant::now);
@@ -184,7 +185,11 @@ impl Controller {
             self.tenure_changed(tenure, now);
         }
         // What is not listed yet must not pass for deleted.
-        if !(self.prefetches.is_complete() && self.nodes.is_complete() && self.node_images.is_complete()) {
+        let is_complete = self.prefetches.is_complete()
+            && self.nodes.is_complete()
+            && self.node_images.is_complete()
+            && self.mirrored_images.is_complete();
+        if !is_complete {
             return now + TICK;
         }
         self.metrics.ready();
@@ -270,6 +275,7 @@ impl Controller {
                 prefetches: &self.prefetches.objects().collect::<Vec<_>>(),
                 nodes: &self.nodes.objects().collect::<Vec<_>>(),
                 node_images: &self.node_images.objects().collect::<Vec<_>>(),
+                mirrored_images: &self.mirrored_images.objects().collect::<Vec<_>>(),
             },
             &self.memory,
             &limits,
@@ -487,3 +493,6 @@ fn has_same_conditions(known: &PrefetchStatus, status: &PrefetchStatus) -> bool 
     };
     of(known) == of(status)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,8 @@
 //! people are told and which write is next are decided by pure functions too; [`Controller`] carries it all out.
 
 mod args;
-mod cache;
 mod catch_up;
 mod controller;
-mod lease;
 pub mod metrics;
 mod news;
 pub mod node;
@@ -31,7 +29,8 @@ mod write;
 
 pub use args::Args;
 pub use controller::Controller;
-pub use options::{LeaseOptions, Options};
+pub use coral_runtime::LeaseOptions;
+pub use options::Options;
 
 /// Runs the controller until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> anyhow::Result<()> {

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use coral_api::{ImageReference, Prefetch, PrefetchStatus};
+use coral_runtime::{Cache, Key};
 use jiff::SignedDuration;
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::{
-    cache::{Cache, Key},
     notice::{gate_of_node, gate_of_prefetch, notices},
     plan::{GateOutcome, Write},
     recorder::{LostLabel, Recorder},

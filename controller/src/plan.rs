@@ -1,6 +1,7 @@
 //! From what people want, what the nodes are and what they hold, to the writes that are missing.
 
 mod assignment;
+mod copies;
 mod gate;
 mod labels;
 mod removal;
@@ -12,7 +13,7 @@ mod wish;
 
 use std::collections::{BTreeMap, HashMap};
 
-use coral_api::{NodeImages, NodeImagesSpec, Prefetch, PrefetchStatus};
+use coral_api::{MirroredImage, NodeImages, NodeImagesSpec, Prefetch, PrefetchStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 
@@ -45,6 +46,7 @@ pub struct Memory {
     turns: turns::Turns,
     words: silence::Words,
     arrivals: gate::Arrivals,
+    checked: assignment::Checked,
 }
 
 /// What is to be done, and what is to be known of it the next time.
@@ -84,6 +86,8 @@ pub struct Cluster<'a> {
     pub nodes: &'a [&'a Node],
     /// Every NodeImages object.
     pub node_images: &'a [&'a NodeImages],
+    /// Every `MirroredImage`: a copy that pods are sent to is what nodes are to hold.
+    pub mirrored_images: &'a [&'a MirroredImage],
 }
 
 /// A change that the cluster lacks.
@@ -154,73 +158,81 @@ pub fn plan(cluster: Cluster<'_>, memory: &Memory, limits: &Limits, now: Timesta
     let mut prefetches = cluster.prefetches.to_vec();
     prefetches
         .sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name)));
-    let (catalogue, wishes) = wish::read(&prefetches);
+    let (catalogue, wishes) = wish::read(&prefetches, copies::read(cluster.mirrored_images));
     let mut objects: HashMap<&str, &NodeImages> = cluster
         .node_images
         .iter()
         .filter_map(|object| Some((object.metadata.name.as_deref()?, *object)))
         .collect();
-    let mut nodes: Vec<NodeView<'_>> = cluster
-        .nodes
-        .iter()
-        .map(|node| {
-            let object = objects.remove(node.metadata.name.as_deref().unwrap_or_default());
-            NodeView::new(node, object, &catalogue)
-        })
-        .collect();
+    let mut requests = Requests::new(&wishes, &catalogue, &memory.checked);
+    let mut nodes: Vec<NodeView<'_>> = Vec::with_capacity(cluster.nodes.len());
+    let mut selecting: Vec<Vec<usize>> = Vec::with_capacity(cluster.nodes.len());
+    let (mut words, mut arrivals) = (silence::Words::default(), gate::Arrivals::default());
+    let mut counts = Counts::default();
+    let mut writes = Vec::new();
+    // Everything that takes no turn. The objects of thousands of nodes are in no processor's cache: each is read here, and hardly again.
+    for node in cluster.nodes {
+        let object = objects.remove(node.metadata.name.as_deref().unwrap_or_default());
+        let mut node = NodeView::new(node, object, &catalogue);
+        let mut selecting_it = Vec::new();
+        for (number, wish) in wishes.iter().enumerate() {
+            if wish.selects(&node) {
+                requests.want(number, &mut node);
+                selecting_it.push(number);
+            }
+        }
+        node.asks_the_same = requests.are_kept_by(&node);
+        words.listen(&memory.words, &node, now);
+        arrivals.notice(&memory.arrivals, &node, now);
+        let is_silent = words.is_silent(&node, now);
+        counts.nodes += 1;
+        counts.eligible_nodes += usize::from(node.is_eligible);
+        counts.gated_nodes += usize::from(gate::is_gated(&node));
+        counts.silent_nodes += usize::from(is_silent);
+        writes.extend(labels::write(&node, is_silent, &catalogue));
+        let gates = selecting_it.iter().map(|&number| &wishes[number]);
+        writes.extend(gate::write(&node, gates, &arrivals, limits.gate_timeout, now));
+        nodes.push(node);
+        selecting.push(selecting_it);
+    }
     // A NodeImages object whose node is gone is collected with its owner; this is for one that nobody owns.
     let mut orphans: Vec<&NodeImages> = objects.into_values().collect();
     orphans.sort_by_key(|object| &object.metadata.name);
 
-    let mut requests = Requests::new(&wishes, &catalogue);
-    let mut selecting: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-    let mut selected: Vec<Vec<usize>> = vec![Vec::new(); wishes.len()];
-    for (place, node) in nodes.iter_mut().enumerate() {
-        for (number, wish) in wishes.iter().enumerate() {
-            if wish.selects(node) {
-                requests.want(number, node);
-                selecting[place].push(number);
-                selected[number].push(place);
-            }
-        }
-    }
-    let turns = turns::give(&wishes, &selected, &mut nodes, &memory.turns, limits, now);
-    let words = memory.words.listen(&nodes, now);
-    let arrivals = memory.arrivals.notice(&nodes, now);
-
-    let mut counts = Counts {
-        nodes: nodes.len(),
-        pulling_nodes: turns.pulling_nodes,
-        waiting_nodes: turns.waiting_nodes,
-        ..Counts::default()
-    };
-    let mut writes = Vec::new();
+    let turns = turns::give(&wishes, &selecting, &mut nodes, &memory.turns, limits, now);
+    counts.pulling_nodes = turns.pulling_nodes;
+    counts.waiting_nodes = turns.waiting_nodes;
+    // By the time that they come up, the turns of these nodes may have come, too: that is one write less for the node, and one for its agent.
+    let mut may_wait = Vec::new();
+    let mut surveys: Vec<status::Survey<'_>> = wishes.iter().map(status::Survey::new).collect();
+    let mut refusals = status::Refusals::default();
     for (node, selecting) in nodes.iter().zip(&selecting) {
-        let is_silent = words.is_silent(node, now);
-        counts.eligible_nodes += usize::from(node.is_eligible);
-        counts.gated_nodes += usize::from(gate::is_gated(node));
-        counts.silent_nodes += usize::from(is_silent);
-        writes.extend(requests.write(node));
-        writes.extend(labels::write(node, is_silent, &catalogue));
-        let selecting = selecting.iter().map(|&number| &wishes[number]);
-        writes.extend(gate::write(node, selecting, &arrivals, limits.gate_timeout, now));
+        if let Some(write) = requests.write(node) {
+            let waits = assignment::only_waits(node);
+            let due = if waits { &mut may_wait } else { &mut writes };
+            due.push(write);
+        }
+        for &number in selecting {
+            surveys[number].look_at(node);
+        }
+        refusals.look_at(node);
     }
+    writes.append(&mut may_wait);
     writes.extend(orphans.into_iter().filter_map(|object| {
         Some(Write::DeleteNodeImages {
             node: object.metadata.name.clone()?,
             uid: object.metadata.uid.clone(),
         })
     }));
-    let refusals = status::Refusals::new(&nodes);
-    for (wish, selected) in wishes.iter().zip(&selected) {
-        writes.extend(status::write(wish, selected, &nodes, &refusals, now));
-    }
+    let surveys = surveys.into_iter();
+    writes.extend(surveys.filter_map(|survey| status::write(survey, &refusals, now)));
     Plan {
         writes,
         memory: Memory {
             turns: turns.turns,
             words,
             arrivals,
+            checked: requests.checked,
         },
         counts,
     }

@@ -1,8 +1,9 @@
-//! What the API server says of the three kinds of objects that the plan looks at.
+//! What the API server says of the four kinds of objects that the plan looks at.
 
-use coral_api::{NodeImages, Prefetch};
-use futures::{Stream, StreamExt as _, stream};
-use k8s_openapi::api::core::v1::Node;
+use coral_api::{MirroredImage, NodeImages, Prefetch, mirrored_image::UsedBy};
+use futures::{Stream, StreamExt as _, future, stream};
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -22,6 +23,7 @@ pub(crate) enum Event {
     Prefetch(Box<watcher::Event<Prefetch>>),
     Node(Box<watcher::Event<Node>>),
     NodeImages(Box<watcher::Event<NodeImages>>),
+    MirroredImage(Box<watcher::Event<MirroredImage>>),
 }
 
 impl Event {
@@ -31,6 +33,7 @@ impl Event {
             Self::Prefetch(_) => "Prefetch",
             Self::Node(_) => "Node",
             Self::NodeImages(_) => "NodeImages",
+            Self::MirroredImage(_) => "MirroredImage",
         }
     }
 }
@@ -41,8 +44,12 @@ pub(crate) fn events(client: &Client) -> impl Stream<Item = Event> + Unpin + use
         watch::<Prefetch>(client, "prefetches", prune).map(|event| Event::Prefetch(Box::new(event))),
         stream::select(
             watch::<Node>(client, "nodes", crate::node::prune).map(|event| Event::Node(Box::new(event))),
-            watch::<NodeImages>(client, "nodeimages", prune_node_images)
-                .map(|event| Event::NodeImages(Box::new(event))),
+            stream::select(
+                watch::<NodeImages>(client, "nodeimages", prune_node_images)
+                    .map(|event| Event::NodeImages(Box::new(event))),
+                watch::<MirroredImage>(client, "mirroredimages", prune_mirrored_image)
+                    .map(|event| Event::MirroredImage(Box::new(event))),
+            ),
         ),
     )
 }
@@ -69,6 +76,29 @@ pub(crate) fn prune_node_images(object: &mut NodeImages) {
     }
 }
 
+/// As [`prune`]. Only where pods are sent is looked at, and what else is told of an image changes more often.
+pub(crate) fn prune_mirrored_image(object: &mut MirroredImage) {
+    prune(object);
+    object.metadata.annotations = None;
+    object.spec.requested_by = Vec::new();
+    if let Some(status) = &mut object.status {
+        status.used_by = UsedBy::default();
+        status.unused_since = None;
+        status.observed_generation = None;
+        status.digest = None;
+        for copy in &mut status.destinations {
+            copy.digest = None;
+            copy.copied_bytes = 0;
+            copy.last_copy_time = None;
+            copy.failure = None;
+        }
+        if let Some(origin) = &mut status.origin {
+            origin.checked_at = Time(Timestamp::UNIX_EPOCH);
+            origin.message = String::new();
+        }
+    }
+}
+
 /// Everything that happens to the objects of one kind. A watch that breaks is begun again, with growing pauses, and one that the API
 /// server has forgotten the beginning of (410 Gone) with a new list. Bookmarks make that rare.
 fn watch<K>(
@@ -77,16 +107,101 @@ fn watch<K>(
     prune: fn(&mut K),
 ) -> impl Stream<Item = watcher::Event<K>> + Unpin + use<K>
 where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: Watched + Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
-    watcher(Api::<K>::all(client.clone()), config)
+    answered(watcher(Api::<K>::all(client.clone()), config))
         .backoff(coral_runtime::watch_backoff())
         .modify(prune)
-        .filter_map(move |event| async move {
-            event
-                .inspect_err(|error| tracing::warn!(kind, error = %error, "A watch broke; it is begun again"))
-                .ok()
+        .flat_map(move |event| {
+            let error = match event {
+                Ok(event) => return stream::iter(vec![event]),
+                Err(error) => error,
+            };
+            tracing::warn!(kind, error = %error, "A watch broke; it is begun again");
+            stream::iter(if K::MAY_BE_UNKNOWN && is_unknown(&error) {
+                vec![watcher::Event::Init, watcher::Event::InitDone]
+            } else {
+                Vec::new()
+            })
         })
         .boxed()
+}
+
+/// What is watched.
+trait Watched {
+    /// Whether there are none where the API server knows no such kind, or does not let the controller see them: an installation whose manifests
+    /// are older than the controller must not stand still for want of what it did without.
+    const MAY_BE_UNKNOWN: bool = false;
+}
+
+impl Watched for Prefetch {}
+impl Watched for Node {}
+impl Watched for NodeImages {}
+impl Watched for MirroredImage {
+    const MAY_BE_UNKNOWN: bool = true;
+}
+
+fn is_unknown(error: &watcher::Error) -> bool {
+    let watcher::Error::InitialListFailed(error) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_forbidden())
+}
+
+/// The same events, but that a list begins only when the API server has answered. The watcher says so before it asks, which would pass for a success,
+/// and the pauses between lists that fail would never grow.
+fn answered<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> {
+    let with_beginning = events.scan(false, |has_begun, event| {
+        let began = std::mem::replace(has_begun, matches!(event, Ok(watcher::Event::Init)));
+        let beginning = (began && event.is_ok()).then_some(Ok(watcher::Event::Init));
+        let event = Some(event).filter(|_| !*has_begun);
+        future::ready(Some(stream::iter(beginning.into_iter().chain(event))))
+    });
+    with_beginning.flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_begins_when_it_is_answered() {
+        let failure = || Err(watcher::Error::NoResourceVersion);
+        let events = [
+            Ok(Event::Init),
+            failure(),
+            Ok(Event::Init),
+            failure(),
+            Ok(Event::Init),
+            Ok(Event::InitApply(1)),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(2)),
+            failure(),
+            Ok(Event::Init),
+            Ok(Event::InitDone),
+        ];
+        let told: Vec<String> = answered(stream::iter(events))
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .map(|event| event.map_or_else(|_| "failure".to_owned(), |event| format!("{event:?}")))
+            .collect();
+        let expected = [
+            "failure",
+            "failure",
+            "Init",
+            "InitApply(1)",
+            "InitDone",
+            "Apply(2)",
+            "failure",
+            "Init",
+            "InitDone",
+        ];
+        assert_eq!(told, expected);
+    }
 }

@@ -213,6 +213,10 @@ async fn answer(request: Request<Body>) -> Result<Response<Body>, std::convert::
     let body = match request.uri().path() {
         "/api/v1/nodes" => NODE.page(query),
         "/apis/image.stvz.io/v1alpha1/nodeimages" => NODE_IMAGES.page(query),
+        "/apis/image.stvz.io/v1alpha1/mirroredimages" => json!({
+            "apiVersion": "image.stvz.io/v1alpha1", "kind": "MirroredImageList", "metadata": {"resourceVersion": "1"}, "items": [],
+        })
+        .to_string(),
         "/apis/image.stvz.io/v1alpha1/prefetches" => {
             let items: Vec<Value> = (0..PREFETCHES).map(prefetch).collect();
             json!({"apiVersion": "image.stvz.io/v1alpha1", "kind": "PrefetchList", "metadata": {"resourceVersion": "1000"}, "items": items}).to_string()

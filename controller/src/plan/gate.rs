@@ -43,17 +43,15 @@ pub struct GateMissing {
 pub(super) struct Arrivals(BTreeMap<(String, String), Timestamp>);
 
 impl Arrivals {
-    /// Takes in which nodes wait now.
-    pub(super) fn notice(&self, nodes: &[NodeView<'_>], now: Timestamp) -> Self {
-        let waiting = nodes.iter().filter(|node| node.is_ready && is_gated(node));
-        let keys = waiting.filter_map(key);
-        Self(
-            keys.map(|key| {
-                let first = self.0.get(&key).copied().unwrap_or(now);
-                (key, first)
-            })
-            .collect(),
-        )
+    /// Takes in whether a node waits now, given which have waited before.
+    pub(super) fn notice(&mut self, before: &Self, node: &NodeView<'_>, now: Timestamp) {
+        if !node.is_ready || !is_gated(node) {
+            return;
+        }
+        if let Some(key) = key(node) {
+            let first = before.0.get(&key).copied().unwrap_or(now);
+            self.0.insert(key, first);
+        }
     }
 
     /// Since when a node that is Ready has waited.

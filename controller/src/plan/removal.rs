@@ -20,6 +20,7 @@ pub(super) fn entries(node: &NodeView<'_>) -> Vec<DesiredImage> {
         .filter(|(asked, reported)| is_to_go(node, asked, *reported))
         .map(|(asked, _)| DesiredImage {
             image: asked.image.clone(),
+            pull_as: asked.pull_as.clone(),
             // Whoever asked for it last learns of a removal that is refused.
             requested_by: asked.requested_by.clone(),
             pull_secrets: Vec::new(),

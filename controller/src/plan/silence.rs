@@ -25,24 +25,22 @@ struct Word {
 }
 
 impl Words {
-    /// Takes in what the agents say now. A status is written without a new generation, so a new version of the same generation is the
-    /// agent's word. Whoever begins to lead hears everybody anew.
-    pub(super) fn listen(&self, nodes: &[NodeView<'_>], now: Timestamp) -> Self {
-        let silent = nodes.iter().filter(|node| !node.is_ready);
-        let words = silent.filter_map(|node| {
-            let metadata = &node.object?.metadata;
-            let has_spoken = |word: &&Word| {
-                word.resource_version != metadata.resource_version && word.generation == metadata.generation
-            };
-            let before = self.0.get(node.name).filter(|word| !has_spoken(word));
-            let word = Word {
-                resource_version: metadata.resource_version.clone(),
-                generation: metadata.generation,
-                heard: before.map_or(now, |before| before.heard),
-            };
-            Some((node.name.to_owned(), word))
-        });
-        Self(words.collect())
+    /// Takes in what the agent of a node says now, given what all have said before. A status is written without a new generation, so a
+    /// new version of the same generation is the agent's word. Whoever begins to lead hears everybody anew.
+    pub(super) fn listen(&mut self, before: &Self, node: &NodeView<'_>, now: Timestamp) {
+        let Some(object) = node.object.filter(|_| !node.is_ready) else {
+            return;
+        };
+        let metadata = &object.metadata;
+        let has_spoken =
+            |word: &&Word| word.resource_version != metadata.resource_version && word.generation == metadata.generation;
+        let before = before.0.get(node.name).filter(|word| !has_spoken(word));
+        let word = Word {
+            resource_version: metadata.resource_version.clone(),
+            generation: metadata.generation,
+            heard: before.map_or(now, |before| before.heard),
+        };
+        self.0.insert(node.name.to_owned(), word);
     }
 
     /// Whether the agent's word counts no longer: its node has not been Ready for a minute, and nothing was heard in that time.

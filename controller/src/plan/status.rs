@@ -26,14 +26,9 @@ use verdict::verdict;
 /// Most digests that the status of one image lists.
 const MAX_DIGESTS: usize = 8;
 
-/// The write that a Prefetch lacks: its status, or its end. `selected` are the places of the nodes that it selects.
-pub(super) fn write(
-    wish: &Wish<'_>,
-    selected: &[usize],
-    nodes: &[NodeView<'_>],
-    refusals: &Refusals,
-    now: Timestamp,
-) -> Option<Write> {
+/// The write that a Prefetch lacks: its status, or its end. `survey` has seen every node that it selects.
+pub(super) fn write(survey: Survey<'_>, refusals: &Refusals, now: Timestamp) -> Option<Write> {
+    let wish = survey.wish;
     let metadata = &wish.prefetch.metadata;
     if metadata.deletion_timestamp.is_some() {
         return None;
@@ -50,8 +45,7 @@ pub(super) fn write(
     let status = if wish.is_complete {
         completed(wish)
     } else {
-        let survey = Survey::new(wish, selected, nodes);
-        status(wish, survey, refusals, now)
+        status(survey, refusals, now)
     };
     (wish.prefetch.status.as_ref() != Some(&status)).then(|| Write::PrefetchStatus {
         namespace,
@@ -84,7 +78,8 @@ fn completed(wish: &Wish<'_>) -> PrefetchStatus {
     status
 }
 
-fn status(wish: &Wish<'_>, survey: Survey<'_>, refusals: &Refusals, now: Timestamp) -> PrefetchStatus {
+fn status(survey: Survey<'_>, refusals: &Refusals, now: Timestamp) -> PrefetchStatus {
+    let wish = survey.wish;
     let previous = wish.prefetch.status.as_ref();
     let conditions: &[Condition] = previous.map_or(&[], |status| &status.conditions);
     let generation = wish.prefetch.metadata.generation;
@@ -104,7 +99,7 @@ fn status(wish: &Wish<'_>, survey: Survey<'_>, refusals: &Refusals, now: Timesta
         ],
         nodes: survey.nodes,
         image_count: count(wish.images.len() + wish.invalid.len()),
-        images: survey.images,
+        images: survey.images(),
         failures,
         start_time: previous
             .and_then(|status| status.start_time.clone())
@@ -113,10 +108,13 @@ fn status(wish: &Wish<'_>, survey: Survey<'_>, refusals: &Refusals, now: Timesta
     }
 }
 
-/// The eligible nodes of a Prefetch, looked at once.
-struct Survey<'a> {
+/// The eligible nodes of a Prefetch, each looked at once.
+pub(super) struct Survey<'a> {
+    wish: &'a Wish<'a>,
     nodes: NodeCounts,
     images: Vec<ImageCounts>,
+    /// The digests of each image.
+    digests: Vec<BTreeSet<&'a str>>,
     /// Nodes on which every image is there or has failed.
     done: i32,
     /// Nodes on which something is missing and nothing may be pulled yet.
@@ -127,66 +125,78 @@ struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    fn new(wish: &'a Wish<'_>, selected: &[usize], nodes: &'a [NodeView<'a>]) -> Self {
-        let mut survey = Self {
+    pub(super) fn new(wish: &'a Wish<'a>) -> Self {
+        Self {
+            wish,
             nodes: NodeCounts::default(),
-            images: Vec::new(),
+            images: vec![ImageCounts::default(); wish.images.len()],
+            digests: vec![BTreeSet::new(); wish.images.len()],
             done: 0,
             held: 0,
             ineligible: 0,
             failures: Vec::new(),
-        };
-        let mut images = vec![ImageCounts::default(); wish.images.len()];
-        let mut digests: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); wish.images.len()];
-        for &place in selected {
-            let node = &nodes[place];
-            if !node.is_eligible {
-                survey.ineligible += 1;
+        }
+    }
+
+    /// Looks at a node that the Prefetch selects.
+    pub(super) fn look_at(&mut self, node: &'a NodeView<'a>) {
+        // What one that is done says, it says for good.
+        if self.wish.is_complete {
+            return;
+        }
+        if !node.is_eligible {
+            self.ineligible += 1;
+            return;
+        }
+        self.nodes.desired += 1;
+        let (mut missing, mut failed, mut pulled, mut released) = (0, 0, 0, 0);
+        let images = self.wish.images.iter().zip(node.cells_of(self.wish));
+        for (((image, cell), counts), digests) in images.zip(&mut self.images).zip(&mut self.digests) {
+            let Some(cell) = cell else {
+                missing += 1;
+                continue;
+            };
+            if let Some(digest) = cell.reported.and_then(|status| status.digest.as_deref())
+                && !digests.contains(digest)
+            {
+                digests.insert(digest);
+            }
+            if let Some(failure) = cell.reported_failure() {
+                self.failures.push((node, image.spelling, failure));
+            }
+            if cell.standing() == Standing::There {
+                counts.available += 1;
                 continue;
             }
-            survey.nodes.desired += 1;
-            let (mut missing, mut failed, mut pulled, mut released) = (0, 0, 0, 0);
-            for ((image, counts), digests) in wish.images.iter().zip(&mut images).zip(&mut digests) {
-                let Some(cell) = node.cell(image.number) else {
-                    missing += 1;
-                    continue;
-                };
-                if let Some(digest) = cell.reported.and_then(|status| status.digest.as_deref())
-                    && !digests.contains(digest)
-                {
-                    digests.insert(digest);
-                }
-                if let Some(failure) = cell.reported.and_then(|status| status.failure.as_ref()) {
-                    survey.failures.push((node, image.spelling, failure));
-                }
-                if cell.standing() == Standing::There {
-                    counts.available += 1;
-                    continue;
-                }
-                missing += 1;
-                released += usize::from(cell.is_released || cell.is_asked(DesiredState::Present));
-                if cell.has_failed() {
-                    counts.failed += 1;
-                    failed += 1;
-                } else if cell.standing() == Standing::Pulling {
-                    counts.pulling += 1;
-                    pulled += 1;
-                }
+            missing += 1;
+            released += usize::from(cell.is_released || cell.is_asked(DesiredState::Present));
+            if cell.has_failed() {
+                counts.failed += 1;
+                failed += 1;
+            } else if cell.standing() == Standing::Pulling {
+                counts.pulling += 1;
+                pulled += 1;
             }
-            // Each node counts once, so that the numbers add up.
-            survey.nodes.ready += i32::from(missing == 0);
-            survey.nodes.failed += i32::from(failed > 0);
-            survey.nodes.pulling += i32::from(failed == 0 && pulled > 0);
-            survey.done += i32::from(missing == failed);
-            survey.held += i32::from(missing > failed && released == 0);
         }
-        for ((image, counts), digests) in wish.images.iter().zip(&mut images).zip(digests) {
-            image.spelling.clone_into(&mut counts.image);
-            counts.desired = survey.nodes.desired;
-            counts.digests = digests.into_iter().take(MAX_DIGESTS).map(ToOwned::to_owned).collect();
-        }
-        survey.images = images;
-        survey
+        // Each node counts once, so that the numbers add up.
+        self.nodes.ready += i32::from(missing == 0);
+        self.nodes.failed += i32::from(failed > 0);
+        self.nodes.pulling += i32::from(failed == 0 && pulled > 0);
+        self.done += i32::from(missing == failed);
+        self.held += i32::from(missing > failed && released == 0);
+    }
+
+    /// What there is to say of each image.
+    fn images(self) -> Vec<ImageCounts> {
+        let images = self.images.into_iter().zip(&self.wish.images).zip(self.digests);
+        images
+            .map(|((counts, image), digests)| ImageCounts {
+                image: image.spelling.to_owned(),
+                desired: self.nodes.desired,
+                digests: digests.into_iter().take(MAX_DIGESTS).map(ToOwned::to_owned).collect(),
+                ..counts
+            })
+            .collect()
     }
 
     /// Whether nothing is left to do but to try again what has failed.
@@ -196,24 +206,22 @@ impl<'a> Survey<'a> {
 }
 
 /// Removals that nodes could not carry out, by the Prefetch that wanted the image last.
+#[derive(Default)]
 pub(super) struct Refusals(HashMap<String, Vec<NodeFailure>>);
 
 impl Refusals {
-    pub(super) fn new(nodes: &[NodeView<'_>]) -> Self {
-        let mut refusals: HashMap<String, Vec<NodeFailure>> = HashMap::new();
-        for node in nodes {
-            for (asked, failure) in removal::refused(node) {
-                let image = asked.image.parse::<ImageReference>();
-                let image = image.map_or_else(|_| asked.image.clone(), |image| image.familiar());
-                for key in &asked.requested_by {
-                    let of_prefetch = refusals.entry(key.clone()).or_default();
-                    if of_prefetch.len() < MAX_FAILURES {
-                        of_prefetch.push(on_node(node, &image, failure));
-                    }
+    /// Takes in what a node has refused.
+    pub(super) fn look_at(&mut self, node: &NodeView<'_>) {
+        for (asked, failure) in removal::refused(node) {
+            let image = asked.image.parse::<ImageReference>();
+            let image = image.map_or_else(|_| asked.image.clone(), |image| image.familiar());
+            for key in &asked.requested_by {
+                let of_prefetch = self.0.entry(key.clone()).or_default();
+                if of_prefetch.len() < MAX_FAILURES {
+                    of_prefetch.push(on_node(node, &image, failure));
                 }
             }
         }
-        Self(refusals)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The plan against a small model of a cluster.
 
 mod assignment;
+mod copies;
 mod gate;
 mod labels;
 mod model;

@@ -10,7 +10,7 @@
 
 mod held;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use coral_api::node_images::DesiredState;
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +30,7 @@ const LOST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 pub(super) struct Turns {
     /// Whether there was a plan before: then a node that is not listed has no turn.
     has_begun: bool,
-    by_prefetch: BTreeMap<String, BTreeMap<String, Turn>>,
+    by_prefetch: BTreeMap<String, HashMap<String, Turn>>,
 }
 
 /// What a node has to do with a Prefetch's budget.
@@ -60,15 +60,19 @@ pub(super) struct Given {
 /// One Prefetch, while turns are given.
 struct Desk<'a, 'b> {
     wish: &'a Wish<'b>,
-    /// Nodes that it selects, as places in the list of nodes.
-    selected: &'a [usize],
+    /// Its place in the list of Prefetches.
+    number: usize,
+    /// The turns of its nodes as they were.
+    known: Option<&'a HashMap<String, Turn>>,
+    /// Turns that were read from objects, for want of a memory.
+    read: usize,
     /// Nodes that may have a turn at the same time.
     budget: usize,
     /// Nodes that count against the budget.
     busy: usize,
     /// Those of them that do not only pull what another Prefetch has given them a turn for.
     own: usize,
-    turns: BTreeMap<String, Turn>,
+    turns: HashMap<String, Turn>,
     /// Nodes that lack images which have not been tried, and have not lost a turn.
     fresh: Vec<Candidate>,
     /// Nodes that are to try again or to refresh.
@@ -94,29 +98,51 @@ enum Load {
     Own,
 }
 
-/// Gives the turns of every Prefetch to its nodes and notes on the nodes which images may be pulled. `selected` has, for each Prefetch, the
-/// places of the nodes that it selects.
+/// Gives the turns of every Prefetch to its nodes and notes on the nodes which images may be pulled. `selecting` has, for each node, the
+/// numbers of the Prefetches that select it.
+///
+/// It goes from node to node, and at each from Prefetch to Prefetch: what there is to know of one node is in the processor's cache then, and what there
+/// is to know of thousands is not.
 pub(super) fn give(
     wishes: &[Wish<'_>],
-    selected: &[Vec<usize>],
+    selecting: &[Vec<usize>],
     nodes: &mut [NodeView<'_>],
     previous: &Turns,
     limits: &Limits,
     now: Timestamp,
 ) -> Given {
+    let mut eligible = vec![0; wishes.len()];
+    for (_, selecting) in nodes.iter().zip(selecting).filter(|(node, _)| node.is_eligible) {
+        for &number in selecting {
+            eligible[number] += 1;
+        }
+    }
     let mut desks: Vec<Desk<'_, '_>> = wishes
         .iter()
-        .zip(selected)
-        .map(|(wish, selected)| Desk::new(wish, selected, nodes))
+        .enumerate()
+        .map(|(number, wish)| Desk::new(wish, number, eligible[number], previous))
         .collect();
     desks.sort_by(|a, b| a.wish.order().cmp(&b.wish.order()));
-
-    for desk in &mut desks {
-        desk.go_on(nodes, previous, now);
+    let mut places = vec![0; wishes.len()];
+    for (place, desk) in desks.iter().enumerate() {
+        places[desk.number] = place;
     }
+
     let mut is_pulling = vec![false; nodes.len()];
+    let mut in_order = Vec::new();
+    for (place, node) in nodes.iter_mut().enumerate() {
+        in_order.clear();
+        in_order.extend(selecting[place].iter().map(|&number| places[number]));
+        in_order.sort_unstable();
+        for &desk in &in_order {
+            desks[desk].go_on(node, previous.has_begun, now);
+        }
+        for &desk in &in_order {
+            is_pulling[place] |= desks[desk].count(place, node, now);
+        }
+    }
     for desk in &mut desks {
-        desk.count(nodes, &mut is_pulling, now);
+        desk.line_up(nodes);
     }
     let mut cluster = ClusterBudget {
         left: limits.max_pulling_nodes.map_or(usize::MAX, |most| {
@@ -162,80 +188,75 @@ struct ClusterBudget {
 }
 
 impl<'a, 'b> Desk<'a, 'b> {
-    fn new(wish: &'a Wish<'b>, selected: &'a [usize], nodes: &[NodeView<'_>]) -> Self {
-        let eligible = selected.iter().filter(|&&place| nodes[place].is_eligible).count();
+    fn new(wish: &'a Wish<'b>, number: usize, eligible: usize, previous: &'a Turns) -> Self {
         Self {
             wish,
-            selected,
+            number,
+            known: previous.by_prefetch.get(&wish.key),
+            read: 0,
             budget: wish.parallelism(eligible),
             busy: 0,
             own: 0,
-            turns: BTreeMap::new(),
+            turns: HashMap::new(),
             fresh: Vec::new(),
             later: Vec::new(),
         }
     }
 
-    /// Lets the nodes whose turn it is go on, and takes turns away that are over.
-    fn go_on(&mut self, nodes: &mut [NodeView<'_>], previous: &Turns, now: Timestamp) {
-        let known = previous.by_prefetch.get(&self.wish.key);
-        if known.is_none() && previous.has_begun {
-            return;
-        }
-        let mut read = 0;
-        for &place in self.selected {
-            let node = &mut nodes[place];
-            let turn = match known.and_then(|known| known.get(node.name)) {
-                Some(Turn::Held(turn)) => Some(turn.clone()),
-                Some(other) => {
-                    self.turns.insert(node.name.to_owned(), other.clone());
-                    None
-                }
-                None if previous.has_begun => None,
-                // What the objects show beyond the budget was begun by turns of other Prefetches, which may be gone.
-                None => HeldTurn::read(self.wish, node, now).filter(|_| {
-                    read += 1;
-                    read <= self.budget
-                }),
-            };
-            let turn = match turn.map(|turn| turn.go_on(self.wish, node, now)) {
-                None | Some(Outcome::Ends) => continue,
-                Some(Outcome::GoesOn(turn)) => {
-                    turn.release(self.wish, node);
-                    Turn::Held(turn)
-                }
-                Some(Outcome::IsStopped(progress)) => Turn::Finishing { since: now, progress },
-                Some(Outcome::IsLost { was_silent, progress }) => Turn::Lost {
-                    since: now,
-                    was_silent,
-                    progress,
-                },
-            };
-            self.turns.insert(node.name.to_owned(), turn);
-        }
+    /// Lets a node whose turn it is go on, or takes the turn away if it is over.
+    fn go_on(&mut self, node: &mut NodeView<'_>, has_begun: bool, now: Timestamp) {
+        let turn = match self.known.and_then(|known| known.get(node.name)) {
+            Some(Turn::Held(turn)) => Some(turn.clone()),
+            Some(other) => {
+                self.turns.insert(node.name.to_owned(), other.clone());
+                None
+            }
+            None if has_begun => None,
+            // What the objects show beyond the budget was begun by turns of other Prefetches, which may be gone.
+            None => HeldTurn::read(self.wish, node, now).filter(|_| {
+                self.read += 1;
+                self.read <= self.budget
+            }),
+        };
+        let turn = match turn.map(|turn| turn.go_on(self.wish, node, now)) {
+            None | Some(Outcome::Ends) => return,
+            Some(Outcome::GoesOn(turn)) => {
+                turn.release(self.wish, node);
+                Turn::Held(turn)
+            }
+            Some(Outcome::IsStopped(progress)) => Turn::Finishing { since: now, progress },
+            Some(Outcome::IsLost { was_silent, progress }) => Turn::Lost {
+                since: now,
+                was_silent,
+                progress,
+            },
+        };
+        self.turns.insert(node.name.to_owned(), turn);
     }
 
-    /// Counts the nodes that are busy and gathers those that could use a turn.
-    fn count(&mut self, nodes: &[NodeView<'_>], is_pulling: &mut [bool], now: Timestamp) {
-        for &place in self.selected {
-            let node = &nodes[place];
-            let needs = Needs::of(self.wish, node, now);
-            if needs.is_nothing() {
-                self.turns.remove(node.name);
-                continue;
-            }
-            let turn = self.turns.remove(node.name);
-            let (turn, load) = self.weigh(turn, &needs, node, now);
-            self.busy += usize::from(load != Load::Nothing);
-            self.own += usize::from(load == Load::Own);
-            is_pulling[place] |= load != Load::Nothing;
-            if !matches!(turn, Some(Turn::Held(_))) {
-                self.gather(place, node, turn.as_ref(), &needs, load, now);
-            }
-            if let Some(turn) = turn {
-                self.turns.insert(node.name.to_owned(), turn);
-            }
+    /// Counts a node if it is busy, and notes it if it could use a turn. Every turn that goes on must be known by then. Returns whether it
+    /// counts against a budget.
+    fn count(&mut self, place: usize, node: &NodeView<'_>, now: Timestamp) -> bool {
+        let needs = Needs::of(self.wish, node, now);
+        if needs.is_nothing() {
+            self.turns.remove(node.name);
+            return false;
         }
+        let turn = self.turns.remove(node.name);
+        let (turn, load) = self.weigh(turn, &needs, node, now);
+        self.busy += usize::from(load != Load::Nothing);
+        self.own += usize::from(load == Load::Own);
+        if !matches!(turn, Some(Turn::Held(_))) {
+            self.gather(place, node, turn.as_ref(), &needs, load, now);
+        }
+        if let Some(turn) = turn {
+            self.turns.insert(node.name.to_owned(), turn);
+        }
+        load != Load::Nothing
+    }
+
+    /// Puts those that could use a turn in order.
+    fn line_up(&mut self, nodes: &[NodeView<'_>]) {
         // Agents that are known to be there come first; the sort is stable.
         self.fresh
             .sort_by_key(|candidate| !nodes[candidate.place].is_acknowledged);
@@ -370,10 +391,7 @@ impl Needs {
     fn of(wish: &Wish<'_>, node: &NodeView<'_>, now: Timestamp) -> Self {
         let mut needs = Self::default();
         let mut target = None;
-        for image in &wish.images {
-            let Some(cell) = node.cell(image.number).filter(|cell| !cell.askers.is_empty()) else {
-                continue;
-            };
+        for cell in node.cells_of(wish).flatten().filter(|cell| !cell.askers.is_empty()) {
             let is_released = cell.is_released || cell.refresh.is_some();
             needs.is_being_pulled |= cell.is_being_pulled() && !is_released;
             let next_attempt = cell.failure().1.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -385,8 +403,8 @@ impl Needs {
                     } else {
                         Timestamp::UNIX_EPOCH
                     };
-                    let asked = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
-                    let is_asked = since <= now && asked.is_some_and(|time| cell.is_older_than(time.0));
+                    let asked = cell.asked_refresh();
+                    let is_asked = since <= now && asked.is_some_and(|time| cell.is_older_than(time));
                     if let Some(target) = target.filter(|target| since <= now && cell.is_older_than(*target)) {
                         needs.note_due(target.max(since), is_asked);
                     }

@@ -2,13 +2,14 @@
 
 use coral_api::{
     NodeImages,
-    node_images::{DesiredImage, DesiredState, ImageState, ImageStatus, PauseReason},
+    node_images::{DesiredImage, DesiredState, ImageFailure, ImageState, ImageStatus, PauseReason},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
 use super::{
+    Wish,
     assignment::Askers,
     wish::{Catalogue, ImageNumber},
 };
@@ -32,19 +33,32 @@ pub(super) struct NodeView<'a> {
     pub(super) paused: Option<PauseReason>,
     /// Whether the agent has answered to what the object asks now.
     pub(super) is_acknowledged: bool,
+    /// Whether the object asks for what it should, but perhaps for when.
+    pub(super) asks_the_same: bool,
     /// What is asked for, by images that no Prefetch names.
     pub(super) unnamed: Vec<&'a DesiredImage>,
     /// The images that some Prefetch names and that the node is, or was, or is to be asked for; by number.
     cells: Vec<Cell<'a>>,
 }
 
-/// One image on one node.
+/// One image on one node. What every plan looks at more than once is copied from the object, which lies elsewhere in memory.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are facts about an image, each with its own source"
+)]
 pub(super) struct Cell<'a> {
     pub(super) image: ImageNumber,
     /// What the object asks now.
     pub(super) asked: Option<&'a DesiredImage>,
+    asked_state: Option<DesiredState>,
+    /// Whether it asks for a refresh.
+    asks_refresh: bool,
     /// What the agent has said.
     pub(super) reported: Option<&'a ImageStatus>,
+    standing: Standing,
+    has_failure: bool,
+    /// Whether a pull is under way.
+    is_under_way: bool,
     /// The Prefetches that want it here.
     pub(super) askers: Askers,
     /// Whether one of them is not at rest, so that what is there is kept there.
@@ -89,21 +103,22 @@ impl<'a> NodeView<'a> {
                 let status = object.status.as_ref();
                 status.is_some_and(|status| status.observed_generation == object.metadata.generation)
             }),
+            asks_the_same: false,
             unnamed: Vec::new(),
-            cells: Vec::new(),
+            cells: Vec::with_capacity(own.map_or(0, |object| object.spec.images.len())),
         };
         let Some(object) = own else {
             return view;
         };
         for entry in &object.spec.images {
             match catalogue.number(&entry.image) {
-                Some(image) => view.cell_mut(image).asked = Some(entry),
+                Some(image) => view.cell_mut(image).ask(entry),
                 None => view.unnamed.push(entry),
             }
         }
         for status in object.status.iter().flat_map(|status| &status.images) {
             if let Some(image) = catalogue.number(&status.image) {
-                view.cell_mut(image).reported = Some(status);
+                view.cell_mut(image).report(status);
             }
         }
         view
@@ -123,7 +138,35 @@ impl<'a> NodeView<'a> {
         Some(&self.cells[place])
     }
 
-    pub(super) fn cell_mut(&mut self, image: ImageNumber) -> &mut Cell<'a> {
+    /// The cell of each image of a Prefetch, in the order of its images, where there is one.
+    pub(super) fn cells_of<'n>(&'n self, wish: &'n Wish<'_>) -> impl Iterator<Item = Option<&'n Cell<'a>>> {
+        // Both are in the order of the numbers, so the next one is most likely the one that comes after.
+        let mut next = 0;
+        wish.images.iter().map(move |image| {
+            let rest = &self.cells[next..];
+            let place = match rest.first() {
+                Some(cell) if cell.image == image.number => Ok(0),
+                _ => rest.binary_search_by_key(&image.number, |cell| cell.image),
+            };
+            next += place.map_or_else(|place| place, |place| place + 1);
+            place.ok().map(|place| &rest[place])
+        })
+    }
+
+    /// As [`cell`](Self::cell), for a walk over the images of a Prefetch: `from` is where the next is most likely.
+    pub(super) fn cell_from(&mut self, image: ImageNumber, from: &mut usize, may_add: bool) -> Option<&mut Cell<'a>> {
+        if self.cells.get(*from).is_none_or(|cell| cell.image != image) {
+            let place = self.cells.binary_search_by_key(&image, |cell| cell.image);
+            *from = place.unwrap_or_else(|place| place);
+            if place.is_err() {
+                may_add.then(|| self.cells.insert(*from, Cell::new(image)))?;
+            }
+        }
+        *from += 1;
+        self.cells.get_mut(*from - 1)
+    }
+
+    fn cell_mut(&mut self, image: ImageNumber) -> &mut Cell<'a> {
         let place = self.cells.binary_search_by_key(&image, |cell| cell.image);
         let place = place.unwrap_or_else(|place| {
             self.cells.insert(place, Cell::new(image));
@@ -144,12 +187,17 @@ impl<'a> NodeView<'a> {
     }
 }
 
-impl Cell<'_> {
+impl<'a> Cell<'a> {
     const fn new(image: ImageNumber) -> Self {
         Self {
             image,
             asked: None,
+            asked_state: None,
+            asks_refresh: false,
             reported: None,
+            standing: Standing::Missing,
+            has_failure: false,
+            is_under_way: false,
             askers: Askers::NOBODY,
             is_kept: false,
             is_released: false,
@@ -157,22 +205,46 @@ impl Cell<'_> {
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        match self.reported.map(|status| status.state) {
-            Some(ImageState::Present) => Standing::There,
-            Some(ImageState::Pulling) => Standing::Pulling,
-            Some(ImageState::Failed) => Standing::Failed,
-            Some(ImageState::Waiting | ImageState::Absent) | None => Standing::Missing,
-        }
+    const fn ask(&mut self, entry: &'a DesiredImage) {
+        self.asked = Some(entry);
+        self.asked_state = Some(entry.state);
+        self.asks_refresh = entry.refresh_after.is_some();
+    }
+
+    fn report(&mut self, status: &'a ImageStatus) {
+        self.reported = Some(status);
+        self.standing = match status.state {
+            ImageState::Present => Standing::There,
+            ImageState::Pulling => Standing::Pulling,
+            ImageState::Failed => Standing::Failed,
+            ImageState::Waiting | ImageState::Absent => Standing::Missing,
+        };
+        self.has_failure = status.failure.is_some();
+        self.is_under_way = status.pull.as_ref().is_some_and(|pull| pull.seconds.is_none());
+    }
+
+    pub(super) const fn standing(&self) -> Standing {
+        self.standing
     }
 
     pub(super) fn is_asked(&self, state: DesiredState) -> bool {
-        self.asked.is_some_and(|entry| entry.state == state)
+        self.asked_state == Some(state)
+    }
+
+    /// The time of the refresh that the object asks for.
+    pub(super) fn asked_refresh(&self) -> Option<Timestamp> {
+        let asked = self.asked.filter(|_| self.asks_refresh)?;
+        asked.refresh_after.as_ref().map(|time| time.0)
+    }
+
+    /// What the agent has said of a failure.
+    pub(super) fn reported_failure(&self) -> Option<&'a ImageFailure> {
+        self.reported.filter(|_| self.has_failure)?.failure.as_ref()
     }
 
     /// Attempts that have failed, and when the next is due.
     pub(super) fn failure(&self) -> (i32, Option<Timestamp>) {
-        let failure = self.reported.and_then(|status| status.failure.as_ref());
+        let failure = self.reported_failure();
         failure.map_or((0, None), |failure| {
             let next = failure.next_attempt_time.as_ref().map(|time| time.0);
             (failure.attempts, next)
@@ -221,8 +293,7 @@ impl Cell<'_> {
 
     /// When the pull began that is under way.
     pub(super) fn pull_under_way(&self) -> Option<Timestamp> {
-        let pull = self.reported.and_then(|status| status.pull.as_ref());
-        let pull = pull.filter(|pull| pull.seconds.is_none())?;
+        let pull = self.reported.filter(|_| self.is_under_way)?.pull.as_ref()?;
         pull.start_time.as_ref().map(|time| time.0)
     }
 

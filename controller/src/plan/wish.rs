@@ -13,7 +13,10 @@ use kube::{
     core::{Expression, Selector, SelectorExt as _},
 };
 
-use super::NodeView;
+use super::{
+    NodeView,
+    copies::{Copied, Copies},
+};
 
 /// How often `Always` looks again where the Prefetch does not say.
 const DEFAULT_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
@@ -33,6 +36,8 @@ pub(super) struct CataloguedImage {
     pub(super) name: String,
     /// Key of the node label that says that the image is there.
     pub(super) label: String,
+    /// The copy to which pods that name the image are sent, and so what nodes are to hold.
+    pub(super) copy: Option<Copied>,
 }
 
 impl Catalogue {
@@ -70,7 +75,7 @@ pub(super) struct WishedImage<'a> {
 }
 
 /// Reads every Prefetch.
-pub(super) fn read<'a>(prefetches: &[&'a Prefetch]) -> (Catalogue, Vec<Wish<'a>>) {
+pub(super) fn read<'a>(prefetches: &[&'a Prefetch], mut copies: Copies) -> (Catalogue, Vec<Wish<'a>>) {
     let mut wishes = Vec::with_capacity(prefetches.len());
     let mut names: Vec<BTreeMap<String, &'a str>> = Vec::with_capacity(prefetches.len());
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
@@ -112,7 +117,11 @@ pub(super) fn read<'a>(prefetches: &[&'a Prefetch]) -> (Catalogue, Vec<Wish<'a>>
     }
     let images = labels
         .into_iter()
-        .map(|(name, label)| CataloguedImage { name, label })
+        .map(|(name, label)| CataloguedImage {
+            copy: copies.remove(&name),
+            name,
+            label,
+        })
         .collect();
     (Catalogue { images, numbers }, wishes)
 }
@@ -251,7 +260,7 @@ mod tests {
         ] {
             let prefetch = prefetch(&serde_json::json!({"images": ["a"], "parallelism": parallelism}));
             assert_eq!(
-                read(&[&prefetch]).1[0].parallelism(selected),
+                read(&[&prefetch], Copies::new()).1[0].parallelism(selected),
                 slots,
                 "{parallelism} of {selected}"
             );
@@ -261,7 +270,7 @@ mod tests {
     #[test]
     fn spellings_of_one_image_are_one_wish() {
         let prefetch = prefetch(&serde_json::json!({"images": ["nginx", "docker.io/library/nginx:latest", "Bad"]}));
-        let (catalogue, wishes) = read(&[&prefetch]);
+        let (catalogue, wishes) = read(&[&prefetch], Copies::new());
         let images: Vec<_> = wishes[0]
             .images
             .iter()
@@ -278,7 +287,7 @@ mod tests {
         let mut prefetch =
             prefetch(&serde_json::json!({"images": ["a"], "pullPolicy": "Always", "refreshInterval": "10m"}));
         let after = |prefetch: &Prefetch, minutes| {
-            read(&[prefetch]).1[0].refresh_after("node-1", created + SignedDuration::from_mins(minutes))
+            read(&[prefetch], Copies::new()).1[0].refresh_after("node-1", created + SignedDuration::from_mins(minutes))
         };
         assert_eq!(after(&prefetch, 5), Some(created));
         let first = after(&prefetch, 13).unwrap();

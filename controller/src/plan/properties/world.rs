@@ -76,6 +76,8 @@ pub(super) struct World {
     prefetches: BTreeMap<String, Prefetch>,
     machines: BTreeMap<String, Machine>,
     objects: BTreeMap<String, NodeImages>,
+    /// No object has the UID of an earlier one.
+    objects_made: usize,
     memory: Memory,
 }
 
@@ -213,6 +215,7 @@ impl World {
             prefetches: &self.prefetches.values().collect::<Vec<_>>(),
             nodes: &self.machines.values().map(|machine| &machine.node).collect::<Vec<_>>(),
             node_images: &self.objects.values().collect::<Vec<_>>(),
+            mirrored_images: &[],
         };
         let plan = plan(cluster, &self.memory, &limits, self.now);
         self.memory = plan.memory;
@@ -226,7 +229,13 @@ impl World {
                     let askers = self.askers(&node, &entry.image);
                     assert!(askers.is_empty(), "{askers:?} want what is taken away: {}", entry.image);
                 }
-                let new = || NodeImages::new(&node, NodeImagesSpec::default());
+                self.objects_made += 1;
+                let uid = format!("object-{}", self.objects_made);
+                let new = || {
+                    let mut object = NodeImages::new(&node, NodeImagesSpec::default());
+                    object.metadata.uid = Some(uid);
+                    object
+                };
                 let object = self.objects.entry(node.clone()).or_insert_with(new);
                 assert!(
                     object.metadata.generation.is_none() || object.spec != spec,

@@ -32,6 +32,34 @@ fn a_cluster_that_is_as_it_should_be_gets_no_writes() {
 }
 
 #[test]
+fn what_was_found_right_is_written_again_once_it_is_wrong() {
+    let mut model = Model::with_nodes(&["a"]);
+    model.add("web", &json!({"images": ["nginx"]}));
+    model.settle();
+    model.report("a", "nginx", "Present");
+    model.settle();
+    let is_written = |model: &mut Model| {
+        let is_of_object = |write: &Write| matches!(write, Write::NodeImages { .. });
+        let is_written = model.plan().iter().any(is_of_object);
+        model.settle();
+        is_written && model.plan().is_empty()
+    };
+    assert!(!is_written(&mut model));
+    // Somebody changes the object, which is a new generation.
+    let object = model.object("a");
+    object.spec.images[0].priority = 7;
+    object.metadata.generation = object.metadata.generation.map(|generation| generation + 1);
+    assert!(is_written(&mut model));
+    // Somebody takes its owner away, which is none.
+    model.object("a").metadata.owner_references = None;
+    assert!(is_written(&mut model));
+    model.prefetch("web").spec.pin = true;
+    assert!(is_written(&mut model));
+    model.node("a").spec.get_or_insert_default().unschedulable = Some(true);
+    assert!(is_written(&mut model));
+}
+
+#[test]
 fn what_two_want_is_merged() {
     let mut model = Model::with_nodes(&["a"]);
     model.add(

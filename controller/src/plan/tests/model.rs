@@ -17,12 +17,15 @@ pub(super) struct Model {
     pub(super) prefetches: Vec<Prefetch>,
     pub(super) nodes: Vec<Node>,
     pub(super) node_images: Vec<NodeImages>,
+    pub(super) mirrored_images: Vec<MirroredImage>,
     pub(super) memory: Memory,
     pub(super) limits: Limits,
     pub(super) now: Timestamp,
     pub(super) counts: Counts,
     /// Nodes whose agents say nothing.
     pub(super) silent: BTreeSet<String>,
+    /// No object has the UID of an earlier one.
+    pub(super) objects_made: usize,
 }
 
 impl Model {
@@ -76,6 +79,7 @@ impl Model {
                 prefetches: &self.prefetches.iter().collect::<Vec<_>>(),
                 nodes: &self.nodes.iter().collect::<Vec<_>>(),
                 node_images: &self.node_images.iter().collect::<Vec<_>>(),
+                mirrored_images: &self.mirrored_images.iter().collect::<Vec<_>>(),
             },
             &self.memory,
             &self.limits,
@@ -114,7 +118,10 @@ impl Model {
             Write::NodeImages { node, node_uid, spec } => {
                 let known = self.node_images.iter().position(|object| object.name_any() == node);
                 let index = known.unwrap_or_else(|| {
-                    self.node_images.push(NodeImages::new(&node, NodeImagesSpec::default()));
+                    let mut object = NodeImages::new(&node, NodeImagesSpec::default());
+                    self.objects_made += 1;
+                    object.metadata.uid = Some(format!("object-{}", self.objects_made));
+                    self.node_images.push(object);
                     self.node_images.len() - 1
                 });
                 let object = &mut self.node_images[index];

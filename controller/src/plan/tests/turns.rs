@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::model::Model;
-use crate::plan::Memory;
+use crate::plan::{Memory, Write};
 
 #[test]
 fn parallelism_lets_nodes_begin_one_after_the_other() {
@@ -27,6 +27,40 @@ fn parallelism_lets_nodes_begin_one_after_the_other() {
     }
     assert!(conditions::is_true(&model.status("web").conditions, READY));
     assert_eq!(model.status("web").nodes.ready, 5);
+}
+
+#[test]
+fn nodes_that_are_to_do_nothing_but_wait_are_written_last() {
+    let written = |writes: &[Write]| -> Vec<String> {
+        let node = |write: &Write| match write {
+            Write::NodeImages { node, .. } => Some(node.clone()),
+            _ => None,
+        };
+        writes.iter().filter_map(node).collect()
+    };
+    let mut model = Model::with_nodes(&["a", "b", "c", "d"]);
+    model.add("web", &json!({"images": ["nginx"], "parallelism": 1}));
+    let spec = json!({"images": ["redis"], "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": "c"}}});
+    model
+        .node("c")
+        .metadata
+        .labels
+        .get_or_insert_default()
+        .insert("kubernetes.io/hostname".into(), "c".into());
+    model.add("cache", &spec);
+    assert_eq!(written(&model.plan()), ["a", "c", "b", "d"]);
+    model.settle();
+    model.report("c", "redis", "Present");
+    model.settle();
+    // One that is to pause must learn of it soon, and so must one whose turn is over.
+    model.add(
+        "later",
+        &json!({"images": ["busybox"], "parallelism": 1, "priority": -1}),
+    );
+    model.node("d").spec.get_or_insert_default().unschedulable = Some(true);
+    model.report("a", "nginx", "Failed");
+    let order = written(&model.plan());
+    assert_eq!(order.last().map(String::as_str), Some("c"), "{order:?}");
 }
 
 #[test]

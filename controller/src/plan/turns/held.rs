@@ -104,9 +104,7 @@ impl HeldTurn {
                 Standing::There => {
                     let (attempts, next_attempt) = cell.failure();
                     let is_due = !cell.has_failed_refresh() || next_attempt.is_none_or(|time| time <= now);
-                    let time = cell.asked.and_then(|asked| asked.refresh_after.as_ref());
-                    let time = time.map(|time| time.0);
-                    let unmet = time.filter(|time| is_due && cell.is_older_than(*time));
+                    let unmet = cell.asked_refresh().filter(|time| is_due && cell.is_older_than(*time));
                     let unmet = unmet.filter(|_| wish.prefetch.spec.pull_policy == PullPolicy::Always);
                     if unmet.is_some() && cell.has_failed_refresh() {
                         note_retry(&mut retries, cell, attempts);
@@ -148,12 +146,11 @@ impl HeldTurn {
 
     /// Notes on the node what it may pull.
     pub(super) fn release(&self, wish: &Wish<'_>, node: &mut NodeView<'_>) {
+        let mut next = 0;
         for image in &wish.images {
-            let includes = |cell: &Cell<'_>| !cell.askers.is_empty() && self.includes(cell);
-            if !node.cell(image.number).is_some_and(includes) {
-                continue;
-            }
-            let cell = node.cell_mut(image.number);
+            let cell = node.cell_from(image.number, &mut next, false);
+            let includes = |cell: &&mut Cell<'_>| !cell.askers.is_empty() && self.includes(cell);
+            let Some(cell) = cell.filter(includes) else { continue };
             if cell.standing() == Standing::There {
                 cell.refresh = cell.refresh.max(self.refresh);
             } else {
@@ -209,8 +206,7 @@ impl Progress {
             if let Some(asked) = cell.asked {
                 let longest = std::time::Duration::from(asked.timeout);
                 timeout = timeout.max(SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX));
-                is_told |= asked.state == DesiredState::Present
-                    && (is_missing || asked.refresh_after.as_ref().map(|time| time.0) >= refresh);
+                is_told |= asked.state == DesiredState::Present && (is_missing || cell.asked_refresh() >= refresh);
             }
         }
         Self {
@@ -244,6 +240,5 @@ fn note_retry(retries: &mut BTreeMap<String, i32>, cell: &Cell<'_>, attempts: i3
 
 /// What the node is asked for by the Prefetch.
 fn cells<'n, 'a>(wish: &'n Wish<'_>, node: &'n NodeView<'a>) -> impl Iterator<Item = &'n Cell<'a>> {
-    let cells = wish.images.iter().filter_map(|image| node.cell(image.number));
-    cells.filter(|cell| !cell.askers.is_empty())
+    node.cells_of(wish).flatten().filter(|cell| !cell.askers.is_empty())
 }
