@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     Delete(DeleteArgs),
     AllowSecret(AllowSecretArgs),
-    Mirror(MirrorArgs),
+    Mirror(Box<MirrorArgs>),
     Doctor(DoctorArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),

@@ -44,7 +44,7 @@ pub(crate) fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Suspend(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Resume(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Delete(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
-        Command::Mirror(arguments) => arguments.run(printer),
+        Command::Mirror(arguments) => arguments.run(&cluster, printer),
         Command::AllowSecret(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Doctor(arguments) => on(&cluster, async |cluster| arguments.run(cluster, printer).await),
         Command::Version(arguments) if arguments.is_offline() => arguments.run(printer),

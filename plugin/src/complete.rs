@@ -102,7 +102,7 @@ fn values(question: &Question<'_>, argument: &clap::Arg) -> Answer {
             // What stands before the name being typed is part of the same word: `deploy/we`, `node-1,no`. Images have slashes of
             // their own.
             let separators: &[char] = match kind {
-                Kind::Image | Kind::PrefetchedImage => &[],
+                Kind::Image | Kind::PrefetchedImage | Kind::MirroredImage => &[],
                 _ => &[',', '/'],
             };
             let start = question.word.rfind(separators).map_or(0, |at| at + 1);

@@ -4,6 +4,7 @@ use std::{io, process::ExitCode, time::Duration};
 
 use crate::{
     client::{ConnectError, RequestError},
+    commands::install::registry::RegistryError,
     exit, human,
     images::InvalidImages,
     manifests::InvalidManifest,
@@ -77,6 +78,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
     #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
     Wait(#[from] wait::Error),
     #[error("failed to write the output: {0}")]
     Output(#[from] io::Error),
@@ -136,7 +139,7 @@ impl Error {
             Self::NoImages { .. } => Some(
                 "images are those of Pods and of what makes Pods: Deployments, StatefulSets, DaemonSets, Jobs, CronJobs".to_owned(),
             ),
-            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) | Self::WatchNeedsTable | Self::Refused { .. } => None,
+            Self::Output(_) | Self::Runtime(_) | Self::Format(_) | Self::Manifest(_) | Self::Registry(_) | Self::WatchNeedsTable | Self::Refused { .. } => None,
         }
     }
 
@@ -145,7 +148,7 @@ impl Error {
             Self::Images(_) | Self::WatchNeedsTable => exit::USAGE,
             Self::NotRunning { .. } | Self::NotGone { .. } => exit::TIMED_OUT,
             Self::Wait(error) => error.exit_code(),
-            Self::Mirror(error) if error.is_usage() => exit::USAGE,
+            Self::Mirror(error) => error.exit_code(),
             // The reader has what it wanted: `kubectl coral status | head -1`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::SUCCESS,
             _ => exit::ERROR,

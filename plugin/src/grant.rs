@@ -1,8 +1,7 @@
-//! The right of Coral's agents to read one Secret, given with the rights of whoever runs the command.
+//! The right of Coral's agents, or of its mirror controller, to read one Secret, given with the rights of whoever runs the command.
 //!
 //! Nothing of Coral may read Secrets unless somebody says so by name: a Role that names one Secret, and its binding.
 
-use coral_api::keys;
 use k8s_openapi::api::{
     core::v1::Secret,
     rbac::v1::{Role, RoleBinding},
@@ -19,12 +18,17 @@ use crate::{
 /// Label of what this command made for somebody, so that `uninstall` finds it.
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kubectl-coral");
 
-/// Lets the agents read the Secret in the namespace of the cluster's context.
-pub(crate) async fn allow(cluster: &Cluster, secret: &str, dry_run: bool) -> Result<Vec<Outcome>, RequestError> {
+/// Lets a service account of Coral's read the Secret in the namespace of the cluster's context.
+pub(crate) async fn allow(
+    cluster: &Cluster,
+    secret: &str,
+    reader: &str,
+    dry_run: bool,
+) -> Result<Vec<Outcome>, RequestError> {
     let manner = Manner { dry_run, force: false };
     let mut outcomes = Vec::new();
-    let agents = installation::namespace_or_default(cluster).await;
-    for (resource, object) in objects(cluster.namespace(), secret, &agents) {
+    let readers = installation::namespace_or_default(cluster).await;
+    for (resource, object) in objects(cluster.namespace(), secret, reader, &readers) {
         outcomes.push(apply(cluster, &resource, &object, manner).await?);
     }
     Ok(outcomes)
@@ -43,9 +47,9 @@ pub(crate) async fn exists(cluster: &Cluster, secret: &str) -> Result<Option<boo
     }
 }
 
-/// The Role and its binding to the service account in the namespace of the agents.
-fn objects(namespace: &str, secret: &str, agents: &str) -> [(ApiResource, Value); 2] {
-    let name = format!("{}-{secret}", keys::AGENT_SERVICE_ACCOUNT);
+/// The Role and its binding to the service account in Coral's namespace.
+fn objects(namespace: &str, secret: &str, reader: &str, readers: &str) -> [(ApiResource, Value); 2] {
+    let name = format!("{reader}-{secret}");
     let metadata = json!({"name": name, "namespace": namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}});
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -60,8 +64,8 @@ fn objects(namespace: &str, secret: &str, agents: &str) -> [(ApiResource, Value)
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
         "subjects": [{
             "kind": "ServiceAccount",
-            "name": keys::AGENT_SERVICE_ACCOUNT,
-            "namespace": agents,
+            "name": reader,
+            "namespace": readers,
         }],
     });
     [
@@ -72,11 +76,13 @@ fn objects(namespace: &str, secret: &str, agents: &str) -> [(ApiResource, Value)
 
 #[cfg(test)]
 mod tests {
+    use coral_api::keys;
+
     use super::*;
 
     #[test]
     fn the_role_is_about_one_secret_and_nothing_else() {
-        let [(_, role), (_, binding)] = objects("shop", "regcred", "coral-system");
+        let [(_, role), (_, binding)] = objects("shop", "regcred", keys::AGENT_SERVICE_ACCOUNT, "coral-system");
         assert_eq!(
             role["rules"],
             json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["regcred"], "verbs": ["get"]}])

@@ -9,6 +9,8 @@
 //! What is worth testing is pure: `selector`, `naming`, `matrix`, `failures`, the layout of tables, and the judgement of a wait.
 
 mod apply;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod cli;
 mod client;
 mod commands;

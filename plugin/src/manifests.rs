@@ -39,7 +39,7 @@ const CLUSTER_SCOPED: [&str; 11] = [
 
 /// Kinds in the order in which they are applied: what others need comes first, and what calls others comes last. Kinds that are not here
 /// come where the empty name is.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 18] = [
     "Namespace",
     "CustomResourceDefinition",
     "PriorityClass",
@@ -51,8 +51,10 @@ const ORDER: [&str; 16] = [
     "",
     "Service",
     "PodDisruptionBudget",
+    "StatefulSet",
     "Deployment",
     "DaemonSet",
+    "CronJob",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
     "MutatingWebhookConfiguration",

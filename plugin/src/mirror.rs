@@ -1,24 +1,37 @@
-//! Copies of images from one registry to another, without a cluster.
+//! Copies of images: those that Coral keeps for a cluster, and those that the command makes itself.
 //!
 //! ```text
+//!   command line ──request──► Mirror ──wait──► ready, or why not
+//!   MirroredImage ──overview──► table, failures      ──verdict──► why a pod uses a copy, or does not
+//!
 //!   command line ──jobs──► Copier ──► registries
 //!   Docker's configuration ──logins──┘   └──tally──► display (stderr), report (stdout)
 //! ```
 
+mod advice;
+pub(crate) mod collection;
 pub(crate) mod display;
 pub(crate) mod failure;
 pub(crate) mod jobs;
 pub(crate) mod logins;
+pub(crate) mod overview;
 pub(crate) mod report;
+pub(crate) mod request;
 pub(crate) mod tally;
+pub(crate) mod verdict;
+pub(crate) mod wait;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use coral_api::InvalidReference;
 use coral_mirror::InvalidName;
 use coral_registry::{InvalidAuthorities, InvalidProxy};
 
 use self::failure::chain;
+use crate::{exit, human};
+
+/// Where to look when nothing happens to a Mirror at all.
+const UNSEEN_HINT: &str = "Does Coral's mirror controller run? kubectl -n coral-system get deployment coral-mirror";
 
 /// Why images were not copied.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +63,24 @@ pub(crate) enum Error {
         all: usize,
         hint: Option<String>,
     },
+    #[error("failed to apply mirror {name}: {message}")]
+    Conflict { name: String, message: String },
+    #[error("no Mirror has copied {}", quoted(.images))]
+    Unknown { images: Vec<String>, near: Vec<String> },
+    #[error("mirror {name} will not become ready without help:\n{why}")]
+    Stalled { name: String, why: String },
+    #[error("timed out after {} waiting for mirror {name}: {waiting}", human::duration(*after))]
+    TimedOut {
+        name: String,
+        after: Duration,
+        waiting: String,
+    },
+    #[error("nothing was removed, because nobody agreed to it")]
+    NotConfirmed,
+    #[error("failed to remove {failed} of {all} copies")]
+    NotRemoved { failed: usize, all: usize },
+    #[error("interrupted; mirror {name} stays, and goes on")]
+    Interrupted { name: String },
 }
 
 impl Error {
@@ -65,15 +96,40 @@ impl Error {
                 Some("only HTTP proxies are supported; NO_PROXY lists what is reached without".to_owned())
             }
             Self::Images { hint, .. } => hint.clone(),
+            Self::Conflict { .. } => Some(
+                "somebody else manages these fields: change them there, or make a Mirror of your own with another --name"
+                    .to_owned(),
+            ),
+            Self::Unknown { near, .. } if near.is_empty() => {
+                Some("`kubectl coral mirror check IMAGE` says why; `kubectl coral mirror status` lists those that are there".to_owned())
+            }
+            Self::Unknown { near, .. } => Some(format!("did you mean {}?", near.join(" or "))),
+            Self::TimedOut { name, .. } | Self::Interrupted { name } => {
+                Some(format!("follow it with `kubectl coral mirror status --mirror {name}`"))
+            }
+            Self::NotConfirmed => Some("--yes agrees to it".to_owned()),
+            Self::NotRemoved { .. } => Some("a registry that answers 405 does not allow to delete: see its settings".to_owned()),
             _ => None,
         }
     }
 
-    /// Whether the command line is at fault, so that nothing was asked of anybody.
-    pub(crate) const fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::Place { .. } | Self::OneName { .. } | Self::Digest { .. } | Self::Name(_)
-        )
+    /// The code that scripts see.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            // Nothing was asked of anybody.
+            Self::Place { .. } | Self::OneName { .. } | Self::Digest { .. } | Self::Name(_) => exit::USAGE,
+            Self::Stalled { .. } => exit::IMAGES_FAILED,
+            Self::TimedOut { .. } => exit::TIMED_OUT,
+            Self::Interrupted { .. } => exit::INTERRUPTED,
+            _ => exit::ERROR,
+        }
     }
+}
+
+fn quoted(images: &[String]) -> String {
+    images
+        .iter()
+        .map(|image| format!("{image:?}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -10,14 +10,14 @@ pub(crate) enum Stage {
     Waiting(String),
 }
 
-/// How far a Deployment, a DaemonSet or a `CustomResourceDefinition` is; anything else is ready when it is there.
+/// How far a Deployment, a `StatefulSet`, a `DaemonSet` or a `CustomResourceDefinition` is; anything else is ready when it is there.
 pub(crate) fn stage(object: &Value) -> Stage {
     match object["kind"].as_str() {
         Some("CustomResourceDefinition") => established(object),
-        Some("Deployment" | "DaemonSet") if is_unseen(object) => {
+        Some("Deployment" | "DaemonSet" | "StatefulSet") if is_unseen(object) => {
             Stage::Waiting("waits for Kubernetes to take it up".to_owned())
         }
-        Some("Deployment") => deployment(object),
+        Some("Deployment" | "StatefulSet") => deployment(object),
         Some("DaemonSet") => daemon_set(object),
         _ => Stage::Ready,
     }
@@ -73,7 +73,7 @@ fn daemon_set(object: &Value) -> Stage {
 pub(crate) fn extent(object: &Value) -> Option<String> {
     let counted = |number: i64, noun| crate::human::counted(usize::try_from(number).unwrap_or_default(), noun);
     match object["kind"].as_str() {
-        Some("Deployment") => {
+        Some("Deployment" | "StatefulSet") => {
             let replicas = object["spec"]["replicas"].as_i64().unwrap_or(1);
             Some(format!("with {}", counted(replicas, "replica")))
         }
@@ -128,6 +128,10 @@ mod tests {
             json!({"kind": "DaemonSet", "metadata": {"generation": 1}, "status": {"observedGeneration": 1,
                 "desiredNumberScheduled": wanted, "updatedNumberScheduled": updated, "numberAvailable": available}})
         };
+        let stateful_set = |updated: i64, available: i64| {
+            json!({"kind": "StatefulSet", "metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": {"observedGeneration": 1,
+                "updatedReplicas": updated, "availableReplicas": available, "replicas": 1}})
+        };
         for (object, expected) in [
             (deployment(3, 2, 2, 2), waiting("waits for Kubernetes to take it up")),
             (deployment(2, 1, 2, 3), waiting("1 of 2 started")),
@@ -138,6 +142,8 @@ mod tests {
             (daemon_set(3, 3, 1), waiting("1 of 3 nodes ready")),
             (daemon_set(3, 3, 3), Stage::Ready),
             (daemon_set(0, 0, 0), Stage::Ready),
+            (stateful_set(1, 0), waiting("0 of 1 ready")),
+            (stateful_set(1, 1), Stage::Ready),
             (
                 json!({"kind": "CustomResourceDefinition"}),
                 waiting("is not served yet"),

@@ -1,15 +1,17 @@
 //! `kubectl coral install` and `kubectl coral upgrade`: the in-cluster parts, from the manifests in this binary.
 
+pub(crate) mod registry;
 mod rollout;
 
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use coral_api::keys;
+use jiff::Timestamp;
 use kube::{Client, api::DynamicObject};
 use serde_json::Value;
 
-use self::rollout::Part;
+use self::{registry::Known, rollout::Part};
 use crate::{
     apply::{self, Manner},
     cli::ClusterArgs,
@@ -47,7 +49,10 @@ Examples:
   kubectl coral install --dry-run=client -o yaml > coral.yaml
 
   # k3s, and only on the nodes of one pool
-  kubectl coral install --set-runtime-endpoint unix:///run/k3s/containerd/containerd.sock --set-node-selector pool=gpu"
+  kubectl coral install --set-runtime-endpoint unix:///run/k3s/containerd/containerd.sock --set-node-selector pool=gpu
+
+  # with a registry for copies of images, which nodes know as localhost:7439
+  kubectl coral install --with-registry --set-registry-storage 200Gi"
 )]
 pub(crate) struct InstallArgs {
     #[command(flatten)]
@@ -102,6 +107,18 @@ struct ManifestArgs {
     #[arg(long = "set-controller-memory", value_name = "BYTES", value_parser = settings::parse_quantity)]
     controller_memory: Option<Quantity>,
 
+    /// A registry in the cluster for copies of images, with a relay to it on every node
+    #[arg(long)]
+    with_registry: bool,
+
+    /// Image of that registry; default: that of the distribution project
+    #[arg(long = "set-registry-image", value_name = "IMAGE", value_parser = settings::parse_image)]
+    registry_image: Option<String>,
+
+    /// Size of that registry's volume, when it is made
+    #[arg(long = "set-registry-storage", value_name = "BYTES", value_parser = settings::parse_quantity)]
+    registry_storage: Option<Quantity>,
+
     /// Optional part to install, too; may be repeated
     #[arg(long = "component", value_name = "NAME", value_parser = parse_component)]
     components: Vec<String>,
@@ -151,8 +168,9 @@ impl InstallArgs {
         let Self { manifests } = self;
         let namespace = cluster.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| keys::SYSTEM_NAMESPACE.to_owned());
-        let objects = manifests.objects(&namespace)?;
+        let mut objects = manifests.objects(&namespace)?;
         if manifests.dry_run == DryRun::Client {
+            manifests.complete(&mut objects, &Known::default(), &namespace)?;
             return manifests.print(&objects, printer);
         }
         let cluster = Cluster::connect(cluster).await?;
@@ -165,6 +183,7 @@ impl InstallArgs {
                 wanted: namespace,
             });
         }
+        manifests.look(&cluster, &mut objects, &namespace).await?;
         manifests.apply(&cluster, objects, &namespace, printer).await
     }
 }
@@ -182,7 +201,8 @@ impl UpgradeArgs {
         else {
             return Err(Error::NothingToUpgrade);
         };
-        let objects = manifests.objects(&namespace)?;
+        let mut objects = manifests.objects(&namespace)?;
+        manifests.look(&cluster, &mut objects, &namespace).await?;
         if manifests.dry_run == DryRun::Client {
             return manifests.print(&objects, printer);
         }
@@ -215,12 +235,40 @@ impl ManifestArgs {
             image_pull_secrets: self.image_pull_secrets.clone(),
             agent_memory: self.agent_memory.clone(),
             controller_memory: self.controller_memory.clone(),
+            registry_image: self.registry_image.clone(),
+            registry_storage: self.registry_storage.clone(),
         };
-        let mut objects = manifests::compose(&self.components)?;
+        let mut components = self.components.clone();
+        if self.has_registry() && !components.iter().any(|name| name == registry::COMPONENT) {
+            components.push(registry::COMPONENT.to_owned());
+        }
+        let mut objects = manifests::compose(&components)?;
         for object in &mut objects {
             settings.change(object);
         }
         Ok(objects)
+    }
+
+    fn has_registry(&self) -> bool {
+        self.with_registry || self.components.iter().any(|name| name == registry::COMPONENT)
+    }
+
+    /// Adds what no manifest has, if it is wanted.
+    fn complete(&self, objects: &mut Vec<Value>, known: &Known, namespace: &str) -> Result<(), Error> {
+        if self.has_registry() {
+            registry::complete(objects, known, namespace, Timestamp::now())?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::complete`], with what is in the cluster already.
+    async fn look(&self, cluster: &Cluster, objects: &mut Vec<Value>, namespace: &str) -> Result<(), Error> {
+        let known = if self.has_registry() {
+            Known::read(cluster, namespace).await?
+        } else {
+            Known::default()
+        };
+        self.complete(objects, &known, namespace)
     }
 
     /// What would be applied.

@@ -8,7 +8,7 @@ mod sources;
 use std::time::Duration;
 
 use clap::Args;
-use coral_api::Prefetch;
+use coral_api::{Prefetch, keys};
 use kube::core::ApiResource;
 
 use self::{nodes::NodeArgs, policy::PolicyArgs, request::Request, sources::SourceArgs};
@@ -147,7 +147,8 @@ impl PrefetchArgs {
         };
         for secret in &request.pull_secrets {
             warn_if_missing(&cluster, secret, printer).await?;
-            for outcome in grant::allow(&cluster, secret, dry_run == DryRun::Server).await? {
+            let is_dry_run = dry_run == DryRun::Server;
+            for outcome in grant::allow(&cluster, secret, keys::AGENT_SERVICE_ACCOUNT, is_dry_run).await? {
                 // Beside the Prefetch, so that standard output stays what --output says.
                 printer.note(format_args!("{} {}", outcome.object, outcome.change));
             }

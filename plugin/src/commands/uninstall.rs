@@ -1,6 +1,6 @@
 //! `kubectl coral uninstall`: takes Coral out of the cluster, and leaves nothing of it behind.
 
-mod consent;
+pub(crate) mod consent;
 mod injected;
 mod remains;
 

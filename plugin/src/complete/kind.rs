@@ -15,6 +15,9 @@ pub(super) enum Kind {
     Image,
     /// An image of a Prefetch.
     PrefetchedImage,
+    Mirror,
+    /// An image that has, or is to have, copies.
+    MirroredImage,
     Context,
     Cluster,
     User,
@@ -44,6 +47,9 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ("prefetch", "pull_secrets", Kind::PullSecret),
     ("allow-secret", "names", Kind::PullSecret),
     ("explain", "pods", Kind::Pod),
+    ("mirror", "mirrored", Kind::Image),
+    ("*", "mirrored", Kind::MirroredImage),
+    ("*", "mirror_name", Kind::Mirror),
 ];
 
 /// What an argument of a verb names.

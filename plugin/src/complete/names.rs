@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use coral_api::{Mirror, MirroredImage};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
 use kube::{
     Resource, ResourceExt,
@@ -19,6 +20,7 @@ use crate::{
     apply,
     cli::ClusterArgs,
     client::{self, Cluster, RequestError},
+    mirror::overview,
     prefetches,
     workload::{self, Kind as WorkloadKind},
 };
@@ -123,6 +125,14 @@ impl Search {
                 None => Ok(()),
             },
             Kind::PrefetchedImage => self.prefetched_images(&cluster, namespace).await,
+            Kind::Mirror => self.names(&cluster, &resource::<Mirror>(), None, None).await,
+            Kind::MirroredImage => {
+                self.images(&cluster, &resource::<MirroredImage>(), None, |mirrored| {
+                    let image = mirrored.data["spec"]["image"].as_str();
+                    image.map(overview::familiar).into_iter().collect()
+                })
+                .await
+            }
             Kind::Image => {
                 self.prefetched_images(&cluster, namespace).await?;
                 self.images(&cluster, &resource::<Pod>(), namespace, |pod| {

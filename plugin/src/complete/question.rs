@@ -141,15 +141,10 @@ impl<'a> Line<'a> {
                 None => (Wanted::Flag, word),
             };
         }
-        if self.command.has_subcommands() {
-            // A first word that is no verb has no second one.
-            let wanted = if self.positionals == 0 {
-                Wanted::Verb
-            } else {
-                Wanted::Nothing
-            };
-            return (wanted, word);
+        if self.command.has_subcommands() && self.positionals == 0 {
+            return (Wanted::Verb, word);
         }
+        // A first word that is no verb has a second one only where the command has arguments beside its verbs.
         (self.positional().map_or(Wanted::Nothing, Wanted::Value), word)
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) image_pull_secrets: Vec<String>,
     pub(crate) agent_memory: Option<Quantity>,
     pub(crate) controller_memory: Option<Quantity>,
+    pub(crate) registry_image: Option<String>,
+    pub(crate) registry_storage: Option<Quantity>,
 }
 
 /// Why a text is none of these.
@@ -127,14 +129,25 @@ impl Settings {
     pub(crate) fn change(&self, object: &mut Value) {
         rename(object, keys::SYSTEM_NAMESPACE, &self.namespace);
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        if !matches!(kind.as_str(), "DaemonSet" | "Deployment") {
+        if !matches!(kind.as_str(), "CronJob" | "DaemonSet" | "Deployment" | "StatefulSet") {
             return;
         }
         if let Some(version) = &self.version {
             object["metadata"]["labels"]["app.kubernetes.io/version"] = version.as_str().into();
         }
-        let is_agent = kind == "DaemonSet";
-        let Some(pod) = object.pointer_mut("/spec/template/spec") else {
+        if let Some(Quantity(storage)) = &self.registry_storage
+            && let Some(storages) = object.pointer_mut("/spec/volumeClaimTemplates/0/spec/resources/requests")
+        {
+            storages["storage"] = storage.as_str().into();
+        }
+        let is_on_every_node = kind == "DaemonSet";
+        let is_agent = object["metadata"]["name"] == keys::AGENT_SERVICE_ACCOUNT;
+        let template = if kind == "CronJob" {
+            "/spec/jobTemplate/spec/template/spec"
+        } else {
+            "/spec/template/spec"
+        };
+        let Some(pod) = object.pointer_mut(template) else {
             return;
         };
         for containers in ["containers", "initContainers"] {
@@ -146,15 +159,15 @@ impl Settings {
             let names = self.image_pull_secrets.iter().map(|name| json!({"name": name}));
             pod["imagePullSecrets"] = names.collect();
         }
-        if is_agent {
+        if let Some(endpoint) = self.runtime_endpoint.as_ref().filter(|_| is_agent) {
+            endpoint.mount(pod);
+        }
+        if is_on_every_node {
             for (key, value) in &self.node_selector {
                 pod["nodeSelector"][key.as_str()] = value.as_str().into();
             }
-            if let Some(endpoint) = &self.runtime_endpoint {
-                endpoint.mount(pod);
-            }
         } else if !self.tolerations.is_empty() {
-            // The agent tolerates everything.
+            // What is on every node tolerates everything.
             let mut tolerations = pod["tolerations"].as_array().cloned().unwrap_or_default();
             tolerations.extend(self.tolerations.iter().map(|toleration| toleration.0.clone()));
             pod["tolerations"] = tolerations.into();
@@ -164,6 +177,12 @@ impl Settings {
     fn change_container(&self, container: &mut Value) {
         if container["image"] == PLACEHOLDER {
             container["image"] = self.image.as_str().into();
+        } else if let Some(image) = self
+            .registry_image
+            .as_ref()
+            .filter(|_| is_registry(&container["image"]))
+        {
+            container["image"] = image.as_str().into();
         }
         let memory = match container["name"].as_str() {
             Some("agent") => &self.agent_memory,
@@ -178,6 +197,13 @@ impl Settings {
             replace(&mut container["env"], variable);
         }
     }
+}
+
+/// Whether an image is that of the registry, of which the parts have no other.
+fn is_registry(image: &Value) -> bool {
+    image
+        .as_str()
+        .is_some_and(|image| image.starts_with("docker.io/library/registry:"))
 }
 
 impl RuntimeEndpoint {

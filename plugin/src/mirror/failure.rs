@@ -1,24 +1,7 @@
 //! What to tell of an image that was not copied.
 
-use std::error::Error as StdError;
-
+pub(crate) use coral_mirror::chain;
 use coral_registry::Error as RegistryError;
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some errors say what caused them by themselves.
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
-}
 
 /// What to do about it.
 pub(crate) fn hint(error: &coral_mirror::Error) -> Option<String> {

@@ -91,7 +91,7 @@ mod tests {
         assert!(error.hint().unwrap().contains("r.lan/x/"), "{error}");
         for destination in ["", "/", "https://r.lan/x", "r.lan/X", &format!("r.lan/x@{DIGEST}")] {
             let error = destinations(&["a"], destination).unwrap_err();
-            assert!(error.is_usage(), "{destination}: {error}");
+            assert!(error.exit_code() == crate::exit::USAGE, "{destination}: {error}");
         }
     }
 }

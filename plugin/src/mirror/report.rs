@@ -38,7 +38,7 @@ pub(crate) fn summary(counts: Counts, elapsed: Duration) -> String {
 /// What happened, for programs.
 pub(crate) fn json(outcomes: &[Outcome], counts: Counts, elapsed: Duration) -> Value {
     let image = |outcome: &Outcome| match &outcome.result {
-        Ok(Copied { digest, state }) => json!({
+        Ok(Copied { digest, state, .. }) => json!({
             "source": outcome.job.source.to_string(),
             "destination": name(&outcome.job),
             "digest": digest,

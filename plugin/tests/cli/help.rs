@@ -27,8 +27,8 @@ fn help_shows_the_verbs_and_the_exit_codes() {
       suspend       Let Prefetches begin no further pulls
       resume        Let suspended Prefetches go on
       delete        Delete Prefetches, and with --remove-images their images on the nodes
-      allow-secret  Let Coral's agents read a pull secret
-      mirror        Copy images into a registry of one's own
+      allow-secret  Let Coral's agents, or its mirror controller, read a pull secret
+      mirror        Keep copies of images in a registry of one's own
       doctor        Check the installation, and say what to do about what is wrong
       version       Print the versions of this command and of the Coral in the cluster
       completion    Print a script that completes this command in a shell

@@ -60,6 +60,46 @@ fn the_manifests_can_be_kept_in_git() {
 }
 
 #[test]
+fn a_registry_comes_with_its_secrets_however_it_is_asked_for() {
+    let arguments = ["install", "--image", IMAGE, "--dry-run=client", "-o", "json"];
+    let registry = [
+        "--set-registry-image",
+        "mine.example/registry:3",
+        "--set-registry-storage",
+        "7Gi",
+    ];
+    for asked in [
+        &["--with-registry"][..],
+        &["--component", "registry"],
+        &["--with-registry", "--component", "registry"],
+    ] {
+        let json = Home::empty().run(&[&arguments[..], &registry, asked].concat());
+        assert_eq!(json.code, Some(0), "{}", json.stderr);
+        let list: Value = serde_json::from_str(&json.stdout).unwrap();
+        let items = list["items"].as_array().unwrap();
+        let secrets = items
+            .iter()
+            .filter(|item| item["kind"] == "Secret" && item["data"].is_object());
+        assert_eq!(secrets.count(), 5, "{asked:?}");
+        let sets: Vec<&Value> = items.iter().filter(|item| item["kind"] == "StatefulSet").collect();
+        assert_eq!(sets.len(), 1);
+        let pod = &sets[0]["spec"]["template"]["spec"];
+        for container in [&pod["initContainers"][0], &pod["containers"][0], &pod["containers"][1]] {
+            assert_eq!(container["image"], "mine.example/registry:3");
+        }
+        let claim = &sets[0]["spec"]["volumeClaimTemplates"][0]["spec"];
+        assert_eq!(claim["resources"]["requests"]["storage"], "7Gi");
+        let jobs: Vec<&Value> = items.iter().filter(|item| item["kind"] == "CronJob").collect();
+        assert_eq!(
+            jobs[0]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["image"],
+            IMAGE
+        );
+    }
+    let without = Home::empty().run(&[&arguments[..], &registry].concat());
+    assert!(!without.stdout.contains("coral-registry"));
+}
+
+#[test]
 fn what_is_no_setting_is_refused_with_the_rule() {
     for (arguments, sentence) in [
         (["--image", "Coral"], "must be lower case"),
@@ -68,6 +108,8 @@ fn what_is_no_setting_is_refused_with_the_rule() {
         (["--set-agent-memory", "64MB"], "such as 64Mi"),
         (["--set-node-selector", "pool"], "KEY=VALUE"),
         (["--component", "nothing"], "optional parts"),
+        (["--set-registry-image", "Bad"], "must be lower case"),
+        (["--set-registry-storage", "much"], "such as 64Mi"),
     ] {
         let outcome = Home::empty().run(&["install", arguments[0], arguments[1]]);
         assert_eq!(outcome.code, Some(2), "{arguments:?}");
@@ -131,6 +173,15 @@ fn help_of_the_three_has_examples() {
           --set-controller-memory <BYTES>
               Memory limit of the controller
 
+          --with-registry
+              A registry in the cluster for copies of images, with a relay to it on every node
+
+          --set-registry-image <IMAGE>
+              Image of that registry; default: that of the distribution project
+
+          --set-registry-storage <BYTES>
+              Size of that registry's volume, when it is made
+
           --component <NAME>
               Optional part to install, too; may be repeated
 
@@ -168,6 +219,9 @@ fn help_of_the_three_has_examples() {
       # k3s, and only on the nodes of one pool
       kubectl coral install --set-runtime-endpoint unix:///run/k3s/containerd/containerd.sock
       --set-node-selector pool=gpu
+
+      # with a registry for copies of images, which nodes know as localhost:7439
+      kubectl coral install --with-registry --set-registry-storage 200Gi
     ");
     insta::assert_snapshot!(help("uninstall"), @r"
     Take Coral out of the cluster.

@@ -35,7 +35,7 @@ impl Part {
     pub(super) fn new(object: &Value) -> Option<Self> {
         let kind = object["kind"].as_str().unwrap_or_default();
         let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
-        let waits = ["CustomResourceDefinition", "DaemonSet", "Deployment"].contains(&kind);
+        let waits = ["CustomResourceDefinition", "DaemonSet", "Deployment", "StatefulSet"].contains(&kind);
         waits.then(|| Self {
             resource: manifests::resource(object).0,
             namespace: text("namespace"),

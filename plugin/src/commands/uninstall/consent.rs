@@ -59,7 +59,7 @@ impl Consent {
 ///
 /// # Errors
 /// When nobody is.
-pub(super) fn agrees(question: &str, printer: &Printer) -> Result<bool, Error> {
+pub(crate) fn agrees(question: &str, printer: &Printer) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
         return Err(Error::NotConfirmed);
     }

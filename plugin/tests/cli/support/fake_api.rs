@@ -13,16 +13,20 @@ use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/image.stvz.io/v1alpha1";
 /// Groups of Kubernetes itself that commands ask.
-const OTHER_GROUPS: [&str; 4] = [
+const OTHER_GROUPS: [&str; 5] = [
     "/api/v1/",
     "/apis/apps/v1/",
     "/apis/batch/v1/",
     "/apis/rbac.authorization.k8s.io/v1/",
+    "/apis/admissionregistration.k8s.io/v1/",
 ];
 /// Ends of the paths that are lists.
-const COLLECTIONS: [&str; 14] = [
+const COLLECTIONS: [&str; 17] = [
     "prefetches",
     "nodeimages",
+    "mirrors",
+    "mirroredimages",
+    "mutatingwebhookconfigurations",
     "nodes",
     "pods",
     "podtemplates",
