@@ -29,7 +29,7 @@ use self::{archive::Entry, platform::Platform};
 /// The package whose binary people get.
 const PLUGIN: &str = "kubectl-coral";
 /// Packages in the image of the parts.
-const PARTS: &[&str] = &["coral-agent", "coral-controller", "coral-webhook"];
+const PARTS: &[&str] = &["coral-agent", "coral-controller", "coral-webhook", "coral-mirror"];
 const SUMS: &str = "SHA256SUMS";
 const MANIFEST: &str = "coral.yaml";
 /// Where archives are said to be where nobody said where they will be.

@@ -9,9 +9,13 @@ use coral_api::{Prefetch, keys};
 use coral_tests::{Cluster, ClusterOptions, images};
 use k8s_openapi::{
     api::{
-        admissionregistration::v1::MutatingWebhookConfiguration,
+        admissionregistration::v1::{
+            MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+        },
         apps::v1::{DaemonSet, Deployment},
         core::v1::{Namespace, Node},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -319,6 +323,13 @@ async fn nothing_is_left(cluster: &Cluster, namespace: &str) {
     assert_eq!(names::<Role>(cluster, is_corals).await, [""; 0]);
     assert_eq!(names::<RoleBinding>(cluster, is_corals).await, [""; 0]);
     assert_eq!(names::<MutatingWebhookConfiguration>(cluster, is_corals).await, [""; 0]);
+    assert_eq!(names::<ValidatingAdmissionPolicy>(cluster, is_corals).await, [""; 0]);
+    assert_eq!(
+        names::<ValidatingAdmissionPolicyBinding>(cluster, is_corals).await,
+        [""; 0]
+    );
+    assert_eq!(names::<NetworkPolicy>(cluster, is_corals).await, [""; 0]);
+    assert_eq!(names::<PodDisruptionBudget>(cluster, is_corals).await, [""; 0]);
     for node in Api::<Node>::all(client).list(&ListParams::default()).await.unwrap() {
         let metadata = [node.labels(), node.annotations()];
         let ours: Vec<&String> = metadata

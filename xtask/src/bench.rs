@@ -6,6 +6,7 @@ mod coral;
 mod figures;
 mod footprint;
 mod machine;
+mod mirror;
 mod node;
 mod plugin;
 mod process;
@@ -45,6 +46,8 @@ enum Subject {
     All,
     /// Sizes and memory, compared with what is accepted.
     Footprint(footprint::Args),
+    /// What copies of images take from one registry to another, and what others take.
+    Mirror(mirror::Args),
     /// How long `kubectl coral` keeps people waiting.
     Plugin(plugin::Args),
     /// What a Prefetch takes from beginning to end on real nodes, and what others would take.
@@ -62,6 +65,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
         Subject::Agent(args) => or_signal(Box::pin(agent::run(root, args))).await,
         Subject::All => or_signal(all()).await,
         Subject::Footprint(args) => footprint::run(root, args).await,
+        Subject::Mirror(args) => or_signal(Box::pin(mirror::run(root, args))).await,
         Subject::Plugin(args) => or_signal(Box::pin(plugin::run(root, args))).await,
         Subject::Report => report::run(root),
         Subject::Pull(args) => or_signal(Box::pin(pull::run(root, args))).await,
@@ -76,7 +80,16 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
 async fn all() -> Result<()> {
     let program = env::current_exe().context("failed to find this program")?;
     let mut failed = Vec::new();
-    for bench in ["agent", "pull", "scale", "webhook", "plugin", "footprint", "report"] {
+    for bench in [
+        "agent",
+        "pull",
+        "scale",
+        "webhook",
+        "mirror",
+        "plugin",
+        "footprint",
+        "report",
+    ] {
         println!("\n==> {bench}");
         let mut command = Command::new(&program);
         let status = command.args(["bench", bench]).kill_on_drop(true).status().await;

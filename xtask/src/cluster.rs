@@ -14,7 +14,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use coral_tests::{
     Cluster, ClusterOptions, NodeOptions,
-    cluster::{self, AgentOptions, Containerd, DIRECTORY_VARIABLE, Layout, prerequisites, state::State, tools::Tools},
+    cluster::{
+        self, AgentOptions, Containerd, DIRECTORY_VARIABLE, Layout, prerequisites,
+        state::State,
+        tools::{Checks, Tools},
+    },
     progress::{Progress, step_line},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -147,6 +151,7 @@ async fn build() -> Result<()> {
     prerequisites::ensure(&Lines)?;
     let cached = Tools::locate()?.are_built();
     let tools = or_signal(Tools::build(&Lines)).await?;
+    or_signal(Checks::build(&Lines)).await?;
     let word = if cached { "cached" } else { "built" };
     for folder in tools.folders() {
         say(&format!("{word} in {}", folder.display()));

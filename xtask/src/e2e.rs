@@ -5,7 +5,11 @@ mod beside;
 use std::{path::Path, sync::Arc, time::Instant};
 
 use anyhow::ensure;
-use coral_tests::{Cluster, ClusterOptions, cluster::DIRECTORY_VARIABLE, progress::step_line};
+use coral_tests::{
+    Cluster, ClusterOptions,
+    cluster::{DIRECTORY_VARIABLE, tools::Checks},
+    progress::step_line,
+};
 
 use self::beside::Beside;
 use crate::{
@@ -32,7 +36,9 @@ const SHARED: &[&str] = &[
     "e2e_plugin_verbs",
     "e2e_policies",
     "e2e_prefetch",
+    "e2e_registry",
     "e2e_runtime",
+    "e2e_upgrade",
     "e2e_webhook",
 ];
 /// Test targets that start clusters of their own.
@@ -44,7 +50,7 @@ const OWN: &[&str] = &[
 ];
 
 /// Test targets that mostly wait, in clusters of their own: they run beside all others.
-const BESIDE: &[&str] = &["e2e_containerd", "e2e_patience"];
+const BESIDE: &[&str] = &["e2e_containerd", "e2e_mirror_controller", "e2e_patience"];
 
 /// Starts a cluster, runs all tests and takes the cluster down, whatever came of them. When this is dropped the cluster goes, too.
 pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
@@ -57,6 +63,8 @@ pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
         "coral-agent",
     ];
     cargo(root, &programs, &[]).await?;
+    // Tests would build them where nobody sees what takes minutes.
+    Checks::build(&Lines).await?;
     // It ends when anything else fails.
     let beside = Beside::start(root, BESIDE).await?;
     let options = ClusterOptions {

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use coral_api::{Mirror, MirroredImage, NodeImages, Prefetch};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
-use crate::{bench, command::cargo};
+use crate::{bench, chart, command::cargo};
 
 const HEADER: &str = "# Written by `cargo xtask generate` from the types in api/. Change those.\n";
 /// Resource types.
@@ -24,8 +25,9 @@ pub(crate) fn derived(root: &Path) -> anyhow::Result<BTreeMap<String, String>> {
             fs::read_to_string(root.join(path)).unwrap_or_default(),
         );
     }
-    for folder in [CRDS.to_owned(), REFERENCE.to_owned(), format!("{REFERENCE}/man")] {
-        let Ok(entries) = fs::read_dir(root.join(&folder)) else {
+    let manual = format!("{REFERENCE}/man");
+    for folder in [CRDS, REFERENCE, &manual].iter().chain(chart::FOLDERS) {
+        let Ok(entries) = fs::read_dir(root.join(folder)) else {
             continue;
         };
         for entry in entries {
@@ -40,27 +42,71 @@ pub(crate) fn derived(root: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
-/// Writes every derived file below `root`, the folder of the workspace.
-pub(crate) async fn run(root: &Path) -> anyhow::Result<()> {
-    for crd in crds() {
-        let path = path(&crd);
-        let text = format!("{HEADER}{}", yaml(&crd)?);
-        fs::write(root.join(&path), text).with_context(|| format!("failed to write {path}"))?;
+/// What there is to write, in the order in which it is written: the chart has the resource types.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Part {
+    /// The resource types, from the types in api/.
+    Crds,
+    /// The page of the benchmarks, from what was measured once: nothing is measured here.
+    Benchmarks,
+    /// The pages about command lines.
+    Reference,
+    /// The Helm chart, from the manifests.
+    Chart,
+}
+
+/// Write the files that are derived from code.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to write; everything when nothing is named.
+    parts: Vec<Part>,
+}
+
+/// Writes derived files below `root`, the folder of the workspace.
+pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
+    for part in Part::value_variants() {
+        if args.parts.is_empty() || args.parts.contains(part) {
+            write(root, *part).await?;
+        }
     }
-    // From what benches have measured once, and what is kept of it: nothing is measured here.
-    for (path, text) in bench::pages(root)? {
-        fs::write(root.join(path), text).with_context(|| format!("failed to write {path}"))?;
+    Ok(())
+}
+
+/// Writes every derived file.
+pub(crate) async fn all(root: &Path) -> anyhow::Result<()> {
+    run(root, &Args { parts: Vec::new() }).await
+}
+
+async fn write(root: &Path, part: Part) -> anyhow::Result<()> {
+    match part {
+        Part::Crds => {
+            for crd in crds() {
+                let path = path(&crd);
+                let text = format!("{HEADER}{}", yaml(&crd)?);
+                fs::write(root.join(&path), text).with_context(|| format!("failed to write {path}"))?;
+            }
+            Ok(())
+        }
+        Part::Benchmarks => {
+            for (path, text) in bench::pages(root)? {
+                fs::write(root.join(path), text).with_context(|| format!("failed to write {path}"))?;
+            }
+            Ok(())
+        }
+        Part::Reference => {
+            let write = [
+                "run",
+                "--locked",
+                "--quiet",
+                "--package",
+                "coral-reference",
+                "--",
+                REFERENCE,
+            ];
+            cargo(root, &write, &[]).await
+        }
+        Part::Chart => chart::run(root).await,
     }
-    let write = [
-        "run",
-        "--locked",
-        "--quiet",
-        "--package",
-        "coral-reference",
-        "--",
-        REFERENCE,
-    ];
-    cargo(root, &write, &[]).await
 }
 
 fn crds() -> [CustomResourceDefinition; 4] {

@@ -1,7 +1,7 @@
 //! `cargo xtask image`: one image from scratch with Coral's static binaries.
 
 use std::{
-    fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -46,7 +46,7 @@ impl Transport {
 }
 
 /// Packages whose binaries run in the cluster.
-pub(crate) const PACKAGES: &[&str] = &["coral-agent", "coral-controller", "coral-webhook"];
+pub(crate) const PACKAGES: &[&str] = &["coral-agent", "coral-controller", "coral-webhook", "coral-mirror"];
 
 pub(crate) async fn run(root: &Path, args: &Args) -> anyhow::Result<()> {
     let tools = Tools::build(&Lines).await?;
@@ -77,9 +77,42 @@ pub(crate) async fn build(root: &Path, packages: &[&str]) -> anyhow::Result<Path
 /// Builds the image and pushes it as `reference`. Returns the reference by digest.
 pub(crate) async fn push(root: &Path, crane: &Path, reference: &str, transport: Transport) -> anyhow::Result<String> {
     let binaries = build(root, PACKAGES).await?;
-    let work = target_dir().join("image");
-    fs::create_dir_all(&work).with_context(|| format!("failed to make {}", work.display()))?;
-    let layer = work.join("layer.tar");
+    assemble(crane, &binaries, reference, transport, &facts(root))
+}
+
+/// What the image says about itself, in the words of the OCI image specification. There is no time in it: the same binaries of the same
+/// commit are the same image.
+fn facts(root: &Path) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("title", "coral".to_owned()),
+        ("description", "Images on nodes before anyone needs them".to_owned()),
+        ("version", format!("v{}", env!("CARGO_PKG_VERSION"))),
+        ("licenses", "Apache-2.0".to_owned()),
+    ];
+    // Where a forge builds a release, it says where it has the source.
+    if let (Ok(server), Ok(repository)) = (env::var("GITHUB_SERVER_URL"), env::var("GITHUB_REPOSITORY")) {
+        facts.push(("source", format!("{server}/{repository}")));
+    }
+    let mut git = Command::new("git");
+    git.current_dir(root).args(["rev-parse", "HEAD"]);
+    // Not every source is a checkout.
+    if let Ok(revision) = output(&mut git) {
+        facts.push(("revision", revision.trim().to_owned()));
+    }
+    facts
+}
+
+/// Makes an image of the binaries in a folder, with these facts as its labels and annotations, and pushes it. Returns the reference by
+/// digest.
+fn assemble(
+    crane: &Path,
+    binaries: &Path,
+    reference: &str,
+    transport: Transport,
+    facts: &[(&str, String)],
+) -> anyhow::Result<String> {
+    let work = tempfile::tempdir().context("failed to make a folder for the layer")?;
+    let layer = work.path().join("layer.tar");
     let mut tar = Command::new("tar");
     // The same binaries give the same layer.
     tar.args([
@@ -94,7 +127,7 @@ pub(crate) async fn push(root: &Path, crane: &Path, reference: &str, transport: 
     .arg("--file")
     .arg(&layer)
     .arg("--directory")
-    .arg(&binaries)
+    .arg(binaries)
     .args(PACKAGES);
     output(&mut tar)?;
     let mut append = Command::new(crane);
@@ -109,6 +142,10 @@ pub(crate) async fn push(root: &Path, crane: &Path, reference: &str, transport: 
         .arg("mutate")
         .args(transport.flags())
         .args([reference, "--tag", reference, "--set-platform", platform()?]);
+    for (name, fact) in facts {
+        let fact = format!("org.opencontainers.image.{name}={fact}");
+        mutate.args(["--label", &fact, "--annotation", &fact]);
+    }
     let pushed = output(&mut mutate)?;
     pushed
         .lines()
@@ -134,4 +171,106 @@ fn platform() -> anyhow::Result<&'static str> {
         "aarch64" => "linux/arm64",
         other => bail!("no image can be built on {other}: the platforms are x86_64 and aarch64"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io::{BufRead as _, BufReader, Read as _},
+        process::{Child, ChildStderr, Stdio},
+        time::{Duration, SystemTime},
+    };
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A registry in the memory of a process, which ends with this.
+    struct Registry {
+        process: Child,
+        /// It ends when nobody reads what it says.
+        _said: BufReader<ChildStderr>,
+        host: String,
+    }
+
+    impl Registry {
+        fn start(crane: &Path) -> Self {
+            let mut process = Command::new(crane)
+                .args(["registry", "serve", "--address", "127.0.0.1:0"])
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("this test needs crane; `cargo xtask test unit` builds it");
+            let mut said = BufReader::new(process.stderr.take().unwrap());
+            let port = said.by_ref().lines().map_while(Result::ok).find_map(|line| {
+                line.split_once("serving on port ")
+                    .map(|(_, port)| port.trim().to_owned())
+            });
+            let host = format!("127.0.0.1:{}", port.expect("a port"));
+            Self {
+                process,
+                _said: said,
+                host,
+            }
+        }
+    }
+
+    impl Drop for Registry {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    #[test]
+    fn the_same_binaries_are_the_same_image_which_says_what_it_is() {
+        let crane = Tools::locate().unwrap().node("crane");
+        let registry = Registry::start(&crane);
+        let binaries = |content: &str, age: u64| {
+            let folder = tempfile::tempdir().unwrap();
+            for package in PACKAGES {
+                let path = folder.path().join(package);
+                fs::write(&path, format!("{package} {content}")).unwrap();
+                let built = SystemTime::now() - Duration::from_secs(age);
+                File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_modified(built)
+                    .unwrap();
+            }
+            folder
+        };
+        let facts = facts(Path::new(env!("CARGO_MANIFEST_DIR")));
+        let image = |tag: &str, binaries: &Path| {
+            let reference = format!("{}/coral:{tag}", registry.host);
+            let pushed = assemble(&crane, binaries, &reference, Transport::Insecure, &facts).unwrap();
+            pushed.split_once('@').unwrap().1.to_owned()
+        };
+        let first = image("first", binaries("a", 0).path());
+        assert_eq!(first, image("second", binaries("a", 5_000).path()));
+        assert_ne!(first, image("third", binaries("b", 0).path()));
+
+        let read = |what: &str| -> Value {
+            let reference = format!("{}/coral:first", registry.host);
+            let text = output(Command::new(&crane).args([what, "--insecure", &reference])).unwrap();
+            serde_json::from_str(&text).unwrap()
+        };
+        let (labels, annotations) = (
+            read("config")["config"]["Labels"].clone(),
+            read("manifest")["annotations"].clone(),
+        );
+        assert_eq!(labels, annotations);
+        assert_eq!(labels["org.opencontainers.image.title"], "coral");
+        assert_eq!(
+            labels["org.opencontainers.image.version"],
+            concat!("v", env!("CARGO_PKG_VERSION"))
+        );
+        for name in ["description", "licenses"] {
+            assert!(
+                labels[format!("org.opencontainers.image.{name}")].is_string(),
+                "{labels}"
+            );
+        }
+    }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program prints")]
 
 mod bench;
+mod chart;
 mod cluster;
 mod command;
 mod demo;
@@ -39,7 +40,7 @@ enum Command {
     /// Build what a release has to offer of kubectl coral.
     Dist(dist::Args),
     /// Write the files that are derived from code.
-    Generate,
+    Generate(generate::Args),
     /// Build the image of the in-cluster parts and push it.
     Image(image::Args),
     /// Run everything that must hold before a change lands.
@@ -65,7 +66,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo(args) => demo::run(root, args).await,
         Command::Deploy(args) => deploy::run(root, args).await,
         Command::Dist(args) => dist::run(root, args).await,
-        Command::Generate => generate::run(root).await,
+        Command::Generate(args) => generate::run(root, &args).await,
         Command::Image(args) => image::run(root, &args).await,
         Command::Test(args) => test::run(root, args).await,
     }

@@ -155,7 +155,7 @@ async fn carry_out(root: &Path, step: Step, faults: &faults::Options) -> anyhow:
 /// Writes the derived files and compares them with what was there.
 async fn is_generated(root: &Path) -> anyhow::Result<()> {
     let before = generate::derived(root)?;
-    generate::run(root).await?;
+    generate::all(root).await?;
     let after = generate::derived(root)?;
     let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let stale: Vec<&str> = paths

@@ -18,6 +18,8 @@ const KUBERNETES_VERSION: &str = "v1.36.3";
 /// A Go module that requires programs as tools, and so pins them.
 struct Module {
     folder: &'static str,
+    /// Files beside `go.mod` that the programs are made of.
+    sources: &'static [&'static str],
     programs: &'static [Program],
 }
 
@@ -39,6 +41,7 @@ const fn program(name: &'static str, package: &'static str) -> Program {
 
 const CONTROL_PLANE: Module = Module {
     folder: "control-plane",
+    sources: &[],
     programs: &[
         program("etcd", "go.etcd.io/etcd/server/v3"),
         program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -55,6 +58,7 @@ const CONTROL_PLANE: Module = Module {
 
 const NODE: Module = Module {
     folder: "node",
+    sources: &[],
     programs: &[
         program("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
         program(
@@ -83,6 +87,49 @@ const NODE: Module = Module {
     ],
 };
 
+/// What Coral is compared with, and nothing else needs.
+const PEERS: Module = Module {
+    folder: "peers",
+    sources: &[],
+    programs: &[program("regsync", "github.com/regclient/regclient/cmd/regsync")],
+};
+
+/// No cluster needs these.
+const CHECKS: Module = Module {
+    folder: "checks",
+    sources: &["rules/main.go"],
+    programs: &[
+        program("helm", "helm.sh/helm/v4/cmd/helm"),
+        program("rules", "coral.invalid/tests/cluster/checks/rules"),
+    ],
+};
+
+/// Programs that tests look at manifests with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checks {
+    folder: PathBuf,
+}
+
+impl Checks {
+    /// Builds what is not there yet.
+    pub async fn build(progress: &dyn Progress) -> Result<Self> {
+        let folder = CHECKS.build(progress).await?;
+        Ok(Self { folder })
+    }
+
+    /// Helm.
+    #[must_use]
+    pub fn helm(&self) -> PathBuf {
+        self.folder.join("helm")
+    }
+
+    /// Prometheus' own reader of files with rules.
+    #[must_use]
+    pub fn rules(&self) -> PathBuf {
+        self.folder.join("rules")
+    }
+}
+
 /// Where the built programs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
@@ -99,6 +146,11 @@ impl Tools {
             control_plane: CONTROL_PLANE.build(progress).await?,
             node: NODE.build(progress).await?,
         })
+    }
+
+    /// Builds the programs that Coral is compared with, and tells the folder that they are in.
+    pub async fn build_peers(progress: &dyn Progress) -> Result<PathBuf> {
+        PEERS.build(progress).await
     }
 
     /// Where the programs are when they are built.
@@ -154,7 +206,7 @@ impl Module {
     /// A folder of its own for each set of versions and flags.
     fn cache(&self) -> Result<PathBuf> {
         let mut contents = Vec::new();
-        for file in ["go.mod", "go.sum"] {
+        for file in ["go.mod", "go.sum"].iter().chain(self.sources) {
             let path = self.source().join(file);
             contents.extend(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
         }
@@ -267,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_program_is_a_tool_of_its_module() {
-        for module in [CONTROL_PLANE, NODE] {
+        for module in [CONTROL_PLANE, NODE, PEERS, CHECKS] {
             let go_mod = fs::read_to_string(module.source().join("go.mod")).unwrap();
             let tools: Vec<&str> = go_mod.lines().map(str::trim).collect();
             for program in module.programs {

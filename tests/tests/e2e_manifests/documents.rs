@@ -1,8 +1,9 @@
 //! Commands and manifests in the documents are run as they stand there. What is not run says why, in a comment before it:
 //! `<!-- not run by a test: … -->`.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
+use coral_tests::{cluster::tools::Checks, progress::Silent};
 use serde_json::Value;
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
 
 /// The documents that are looked at here.
 const DOCUMENTS: &[&str] = &[
+    "charts/coral/README.md",
     "docs/agent.md",
     "docs/concepts.md",
     "docs/controller.md",
@@ -65,6 +67,7 @@ fn blocks() -> Vec<Block> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_documents_show_works() {
     let scene = Scene::new("documents").await;
+    let helm = Checks::build(&Silent).await.unwrap().helm();
     let (mut ran, mut left_out) = (0, 0);
     for mut block in blocks() {
         for named in NAMESPACE {
@@ -81,7 +84,7 @@ async fn what_the_documents_show_works() {
         match block.language.as_str() {
             "yaml" => applies(&scene, &block),
             "sh" => {
-                let shell = shell(&scene, &block.text);
+                let shell = shell(&scene, &helm, &block.text);
                 assert_eq!(shell.code, Some(0), "{}: {}{}", block.place, shell.stdout, shell.stderr);
             }
             "text" => continue,
@@ -115,12 +118,16 @@ fn applies(scene: &Scene, block: &Block) {
     }
 }
 
-/// Runs a block line by line in the checkout, with kubectl and the plugin on the PATH; the first line that fails ends it.
-fn shell(scene: &Scene, text: &str) -> Ran {
+/// Runs a block line by line in the checkout, with kubectl, the plugin and Helm on the PATH; the first line that fails ends it.
+fn shell(scene: &Scene, helm: &Path, text: &str) -> Ran {
     let tests = env::current_exe().unwrap();
     let plugin = tests.ancestors().nth(2).unwrap().to_owned();
     let kubectl = scene.cluster.tools().control_plane("kubectl");
-    let folders = [plugin, kubectl.parent().unwrap().to_owned()];
+    let folders = [
+        plugin,
+        kubectl.parent().unwrap().to_owned(),
+        helm.parent().unwrap().to_owned(),
+    ];
     let others = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(folders.into_iter().chain(env::split_paths(&others))).unwrap();
     let output = Command::new("bash")

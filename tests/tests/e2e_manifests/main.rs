@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 mod allowlist;
+mod chart;
 mod documents;
+mod monitoring;
 mod pull_secrets;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,6 +6,7 @@ mod change;
 mod explain;
 mod inject;
 mod manners;
+mod mirror;
 mod prefetch;
 mod refusals;
 mod shown;

@@ -5,6 +5,7 @@
 mod pods;
 mod rights;
 mod runbooks;
+mod stored;
 
 use std::{
     fs,
@@ -85,6 +86,7 @@ fn tests_that_documents_name_are_there() {
         .collect();
     let mut named = 0;
     for document in [
+        "charts/coral/README.md",
         "docs/faq.md",
         "docs/operations.md",
         "docs/security.md",
@@ -114,4 +116,50 @@ fn tests_that_documents_name_are_there() {
         }
     }
     assert!(named > 15, "{named}");
+}
+
+/// Documents whose commands and manifests are run by other tests than `e2e_manifests`, or by none, and why.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("CONTRIBUTING.md", "`cargo xtask test` is what runs everything else"),
+    (
+        "README.md",
+        "a_newcomers_path_ends_with_nothing_left does it, and CI runs the rest",
+    ),
+    ("docs/benchmarks.md", "it is generated from what was measured"),
+    (
+        "docs/development",
+        "they start clusters and measure, as the tests and the benches do",
+    ),
+    ("docs/faults.md", "`cargo xtask test faults` is what it shows"),
+    ("docs/migration-", "what people had before is not here"),
+    ("docs/mirroring.md", "e2e_mirror does it with registries of its own"),
+    (
+        "docs/plugin.md",
+        "e2e_plugin, e2e_plugin_verbs and e2e_plugin_doctor do each with images of their own",
+    ),
+    ("docs/webhook.md", "e2e_webhook takes its examples from there by name"),
+    ("docs/reference", "it is generated from the command lines"),
+    ("docs/registry.md", "e2e_registry does it with a cluster of its own"),
+];
+
+/// No document is forgotten: what it shows is run by `e2e_manifests`, or it is told here who does so.
+#[test]
+fn what_documents_show_is_run_or_it_is_said_why_not() {
+    let run = read("tests/tests/e2e_manifests/documents.rs");
+    let mut shown = 0;
+    for path in files(&repository(""), ".md") {
+        let path = path
+            .strip_prefix(repository(""))
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        if !read(&path).lines().any(|line| line == "```sh" || line == "```yaml") {
+            continue;
+        }
+        shown += 1;
+        let is_run = run.contains(&format!("    \"{path}\",\n"));
+        let is_excepted = ELSEWHERE.iter().any(|(start, _)| path.starts_with(start));
+        assert!(is_run != is_excepted, "{path}: is it run by e2e_manifests, or why not?");
+    }
+    assert!(shown > 10, "{shown}");
 }

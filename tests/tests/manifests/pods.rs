@@ -114,6 +114,13 @@ fn pods_go_where_they_are_needed_and_come_back_in_turn() {
             assert!(!pod["topologySpreadConstraints"].is_null(), "{who}");
             let budget = budgets.iter().find(|budget| name(budget) == who).unwrap();
             assert_eq!(budget["spec"]["selector"]["matchLabels"], label);
+            assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow", "{who}");
+            // Preferred, or a cluster with one node would have one replica.
+            let spread = pod["topologySpreadConstraints"].as_array().unwrap();
+            let by_node = spread
+                .iter()
+                .find(|spread| spread["topologyKey"] == "kubernetes.io/hostname");
+            assert_eq!(by_node.unwrap()["whenUnsatisfiable"], "ScheduleAnyway", "{who}");
         }
     }
 }

@@ -24,6 +24,11 @@ impl Samples {
         }
     }
 
+    /// All of them, divided by the same.
+    pub(super) fn over(&self, divisor: f64) -> Self {
+        Self(self.0.iter().map(|sample| sample / divisor).collect())
+    }
+
     pub(super) fn least(&self) -> f64 {
         self.0.iter().copied().reduce(f64::min).unwrap_or_default()
     }

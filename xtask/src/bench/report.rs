@@ -67,6 +67,13 @@ const SECTIONS: &[Section] = &[
         text: "The webhook on one processor, its clients on the other, over TLS as the API server speaks it.",
     },
     Section {
+        name: "mirror",
+        title: "Copies of images",
+        text: "20 images of 50 to 500 MB that share layers, from one real registry (the CNCF's `distribution`) to another that is empty, and once more when nothing \
+               has changed: by `kubectl coral mirror copy`, by `crane copy`, and by `regsync once`. The ways take turns, and the ratio is that to the fastest other way of the \
+               same round. Bytes are counted by relays, in a round of its own; requests are those of the registries' logs.",
+    },
+    Section {
         name: "plugin",
         title: "The command",
         text: "`kubectl coral`, as it is shipped.",

@@ -127,7 +127,7 @@ async fn compare(
     let mut figures = Vec::new();
     for ((what, target), (rate, ratio)) in SERVERS.iter().zip(rates.into_iter().zip(ratios)) {
         figures.push(Figure::new(format!("{name}: {what}"), "/s", rate));
-        let ratio = Figure::new("  the webhook / that", "×", ratio);
+        let ratio = Figure::new(format!("  {name}: the webhook / that"), "×", ratio);
         match target {
             Some(target) => figures.push(ratio.at_least(*target)),
             None if *what != SERVERS[0].0 => figures.push(ratio),
