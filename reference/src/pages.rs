@@ -16,7 +16,10 @@ pub(crate) fn pages() -> Vec<(String, String)> {
     root.build();
     let servers = [
         server::<coral_agent::Args>(),
+        server::<coral_agent::relay::RelayArgs>(),
+        server::<coral_agent::restart::RestartArgs>(),
         server::<coral_controller::Args>(),
+        server::<coral_mirror::Args>(),
         server::<coral_webhook::Args>(),
     ];
     let mut pages = vec![("README.md".to_owned(), index(&root, &servers))];
