@@ -49,7 +49,7 @@ pub struct Situation<'a> {
     pub images: &'a [&'a MirroredImage],
     /// Identities of the images that something in this cluster uses now, whatever `status` says.
     pub in_use: &'a BTreeSet<String>,
-    /// What the marks at each [place](crate::destination::place) say. A place that is not among them was not asked.
+    /// What the marks at each [`place`] say. A place that is not among them was not asked.
     pub marks: &'a BTreeMap<String, Marks>,
     /// This cluster, as its own mark names it.
     pub cluster: &'a str,

@@ -145,7 +145,12 @@ async fn carry_out(root: &Path, step: Step, faults: &faults::Options) -> anyhow:
             )
             .context("PATH cannot be extended")?;
             let path = path.to_str().context("PATH is not in UTF-8")?;
-            cargo(root, &["test", "--locked", "--workspace"], &[("PATH", path)]).await
+            cargo(
+                root,
+                &["test", "--locked", "--workspace", "--no-fail-fast"],
+                &[("PATH", path)],
+            )
+            .await
         }
         Step::E2e => e2e::run(root).await,
         Step::Faults => faults::run(root, faults).await,
