@@ -146,7 +146,8 @@ fn is_unknown(error: &watcher::Error) -> bool {
     let watcher::Error::InitialListFailed(error) = error else {
         return false;
     };
-    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_forbidden())
+    // By the code: of a group or kind that it does not know the API server says so in plain text, which has no reason.
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
 /// The same events, but that a list begins only when the API server has answered. The watcher says so before it asks, which would pass for a success,
@@ -165,9 +166,27 @@ fn answered<K>(
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::watcher::Event;
+    use kube::{core::Status, runtime::watcher::Event};
 
     use super::*;
+
+    #[test]
+    fn a_kind_that_is_not_there_or_not_to_be_seen_is_unknown() {
+        // What the API server says of a path that it does not serve, as the client understands it; what it says to those without the
+        // right; and what is an outage.
+        let cases = [
+            (404, "Failed to parse error data", true),
+            (404, "NotFound", true),
+            (403, "Forbidden", true),
+            (500, "InternalError", false),
+            (401, "Unauthorized", false),
+        ];
+        for (code, reason, expected) in cases {
+            let status = Status::failure("404 page not found", reason).with_code(code);
+            let error = watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()));
+            assert_eq!(is_unknown(&error), expected, "{code} {reason}");
+        }
+    }
 
     #[tokio::test]
     async fn a_list_begins_when_it_is_answered() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use coral_api::{NodeImages, Prefetch};
+use coral_api::{Mirror, MirroredImage, NodeImages, Prefetch};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, CustomResourceExt as _, ResourceExt as _,
@@ -111,7 +111,7 @@ fn options(dir: PathBuf) -> ClusterOptions {
 /// Installs Coral's kinds, and returns when they are served.
 async fn install_crds(client: &Client) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in [Prefetch::crd(), NodeImages::crd()] {
+    for crd in [Prefetch::crd(), NodeImages::crd(), Mirror::crd(), MirroredImage::crd()] {
         let parameters = PatchParams::apply("coral-tests").force();
         api.patch(&crd.name_any(), &parameters, &Patch::Apply(&crd))
             .await
@@ -119,10 +119,14 @@ async fn install_crds(client: &Client) -> Result<()> {
     }
     let prefetches: Api<Prefetch> = Api::all(client.clone());
     let node_images: Api<NodeImages> = Api::all(client.clone());
+    let mirrors: Api<Mirror> = Api::all(client.clone());
+    let mirrored_images: Api<MirroredImage> = Api::all(client.clone());
     eventually("the API server to serve Coral's kinds", PATIENCE, async || {
         let list = ListParams::default().limit(1);
         prefetches.list(&list).await?;
         node_images.list(&list).await?;
+        mirrors.list(&list).await?;
+        mirrored_images.list(&list).await?;
         Ok(Look::<(), ()>::Done(()))
     })
     .await
