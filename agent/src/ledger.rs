@@ -111,8 +111,13 @@ impl Ledger {
         }
     }
 
+    /// The conditions so far: those of the API server or, while it has none, those that are on their way to it.
     fn conditions(&self) -> &[Condition] {
-        self.newest.as_ref().map_or(&[], |(_, status)| &status.conditions)
+        let known = self.newest.as_ref().map(|(_, status)| status);
+        let told = known.into_iter().chain(&self.sent);
+        told.map(|status| &*status.conditions)
+            .find(|conditions| !conditions.is_empty())
+            .unwrap_or_default()
     }
 }
 
@@ -181,6 +186,19 @@ mod tests {
         ledger.note(Some(&object("3", 7)));
         assert_eq!(ledger.due(&status(1), false, NOW), Some(NOW + AGAIN));
         assert_eq!(ledger.due(&status(2), false, NOW), Some(NOW));
+    }
+
+    #[test]
+    fn conditions_hold_since_they_were_first_sent() {
+        let mut ledger = Ledger::default();
+        ledger.note(Some(&object("1", 0)));
+        let situation = Situation::new("node-1".to_owned());
+        let first = ledger.status(&situation, NOW);
+        ledger.sending(first.clone());
+        // The answer has not come yet.
+        let second = ledger.status(&situation, NOW + SignedDuration::from_secs(5));
+        assert!(!first.conditions.is_empty());
+        assert_eq!(second.conditions, first.conditions);
     }
 
     #[test]
