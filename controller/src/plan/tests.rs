@@ -3,6 +3,7 @@
 mod assignment;
 mod copies;
 mod gate;
+mod handmade;
 mod labels;
 mod model;
 mod removal;
