@@ -22,6 +22,39 @@ pub(crate) struct Outcome {
     pub(crate) change: &'static str,
 }
 
+/// What became of an object that people ask for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Change {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+impl Change {
+    /// kubectl's word for it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+
+    /// What became of an object whose generation counts the changes of what is asked for, and nothing else.
+    pub(crate) fn between(before: Option<&DynamicObject>, after: &DynamicObject) -> Self {
+        match before {
+            Some(before) if before.metadata.uid == after.metadata.uid => {
+                if before.metadata.generation == after.metadata.generation {
+                    Self::Unchanged
+                } else {
+                    Self::Configured
+                }
+            }
+            _ => Self::Created,
+        }
+    }
+}
+
 /// How objects are applied.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Manner {
@@ -76,9 +109,9 @@ pub(crate) async fn apply(
         .request(async |client| api(client, resource, namespace).patch(name, &parameters, &patch).await)
         .await?;
     let change = match before {
-        None => "created",
-        Some(before) if is_same(&before, &after) => "unchanged",
-        Some(_) => "configured",
+        None => Change::Created.as_str(),
+        Some(before) if is_same(&before, &after) => Change::Unchanged.as_str(),
+        Some(_) => Change::Configured.as_str(),
     };
     Ok(Outcome {
         object: output::name(name, resource),
@@ -91,6 +124,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn version(uid: &str, generation: i64) -> DynamicObject {
+        serde_json::from_value(json!({"metadata": {"name": "web", "uid": uid, "generation": generation}})).unwrap()
+    }
+
+    #[test]
+    fn the_generation_tells_what_changed() {
+        assert_eq!(Change::between(None, &version("a", 1)), Change::Created);
+        assert_eq!(
+            Change::between(Some(&version("a", 1)), &version("a", 1)),
+            Change::Unchanged
+        );
+        assert_eq!(
+            Change::between(Some(&version("a", 1)), &version("a", 2)),
+            Change::Configured
+        );
+        assert_eq!(
+            Change::between(Some(&version("a", 1)), &version("b", 1)),
+            Change::Created
+        );
+    }
 
     #[test]
     fn only_what_somebody_asked_for_is_a_change() {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    apply,
+    apply::{self, Change},
     client::{Cluster, RequestError},
     error::Error,
     human, mirror, naming, output,
@@ -107,39 +107,6 @@ pub(crate) struct Applied {
     pub(crate) change: Change,
     pub(crate) object: DynamicObject,
     pub(crate) mirror: Mirror,
-}
-
-/// What became of an object.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Change {
-    Created,
-    Configured,
-    Unchanged,
-}
-
-impl Change {
-    /// kubectl's word for it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Configured => "configured",
-            Self::Unchanged => "unchanged",
-        }
-    }
-
-    /// An object's generation counts the changes of what is asked for, and nothing else.
-    fn between(before: Option<&DynamicObject>, after: &DynamicObject) -> Self {
-        match before {
-            Some(before) if before.metadata.uid == after.metadata.uid => {
-                if before.metadata.generation == after.metadata.generation {
-                    Self::Unchanged
-                } else {
-                    Self::Configured
-                }
-            }
-            _ => Self::Created,
-        }
-    }
 }
 
 impl Request {

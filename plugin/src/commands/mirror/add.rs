@@ -15,7 +15,7 @@ use crate::{
     exit, human,
     images::{self, Images},
     mirror::{
-        request::{Change, Place, Request, SecretName},
+        request::{Place, Request, SecretName},
         wait,
     },
     naming,
@@ -174,7 +174,7 @@ impl AddArgs {
         for warning in request.differences(&applied.mirror) {
             printer.warning(warning);
         }
-        let verb = format!("{}{}", Change::as_str(applied.change), dry_run.suffix());
+        let verb = format!("{}{}", applied.change.as_str(), dry_run.suffix());
         let object = output::object(&applied.object, &request.resource())?;
         output::print(printer, output, &request.full_name(), &verb, &object)?;
         if wait && !is_dry {

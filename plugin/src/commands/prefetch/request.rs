@@ -10,6 +10,7 @@ use kube::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    apply::Change,
     client::{Cluster, RequestError},
     error::Error,
     human, output, selector,
@@ -31,37 +32,6 @@ pub(super) struct Applied {
     pub(super) change: Change,
     pub(super) object: DynamicObject,
     pub(super) prefetch: Prefetch,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Change {
-    Created,
-    Configured,
-    Unchanged,
-}
-
-impl Change {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Configured => "configured",
-            Self::Unchanged => "unchanged",
-        }
-    }
-
-    /// What became of an object. Its generation counts the changes of what is asked for, and nothing else.
-    fn between(before: Option<&DynamicObject>, after: &DynamicObject) -> Self {
-        match before {
-            Some(before) if before.metadata.uid == after.metadata.uid => {
-                if before.metadata.generation == after.metadata.generation {
-                    Self::Unchanged
-                } else {
-                    Self::Configured
-                }
-            }
-            _ => Self::Created,
-        }
-    }
 }
 
 impl Request {
@@ -192,10 +162,6 @@ mod tests {
         }
     }
 
-    fn version(uid: &str, generation: i64) -> DynamicObject {
-        serde_json::from_value(json!({"metadata": {"name": "web", "uid": uid, "generation": generation}})).unwrap()
-    }
-
     #[test]
     fn only_what_was_asked_for_is_applied() {
         let object = request(&["docker.io/library/nginx", "redis:8"], Some("gpu=true")).object("shop");
@@ -221,23 +187,6 @@ mod tests {
         assert_eq!(
             request.object("shop")["spec"]["imagePullSecrets"],
             json!([{"name": "second"}, {"name": "first"}])
-        );
-    }
-
-    #[test]
-    fn the_generation_tells_what_changed() {
-        assert_eq!(Change::between(None, &version("a", 1)), Change::Created);
-        assert_eq!(
-            Change::between(Some(&version("a", 1)), &version("a", 1)),
-            Change::Unchanged
-        );
-        assert_eq!(
-            Change::between(Some(&version("a", 1)), &version("a", 2)),
-            Change::Configured
-        );
-        assert_eq!(
-            Change::between(Some(&version("a", 1)), &version("b", 1)),
-            Change::Created
         );
     }
 
