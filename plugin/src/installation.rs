@@ -153,14 +153,18 @@ pub(crate) async fn objects(cluster: &Cluster) -> Result<Vec<(ApiResource, Dynam
     Ok(found)
 }
 
-/// Deletes an object, if it is still that one. What belongs to it goes first.
+/// Deletes an object, if it is still that one. The pods of a workload go before it.
+///
+/// Nothing else has dependents that one would have to wait for, and to wait is not free: the object gets a finalizer that only the
+/// garbage collector of Kubernetes takes away, which loses sight of it when another request to delete comes between
+/// (kubernetes/kubernetes#77081).
 pub(crate) async fn delete(
     cluster: &Cluster,
     resource: &ApiResource,
     object: &DynamicObject,
 ) -> Result<(), RequestError> {
     let parameters = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Foreground),
+        propagation_policy: Some(propagation(&resource.kind)),
         preconditions: Some(Preconditions {
             uid: object.metadata.uid.clone(),
             resource_version: None,
@@ -175,5 +179,13 @@ pub(crate) async fn delete(
     match deleted {
         Ok(_) | Err(RequestError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Kind of an object to what becomes of its dependents.
+fn propagation(kind: &str) -> PropagationPolicy {
+    match kind {
+        "Deployment" | "DaemonSet" => PropagationPolicy::Foreground,
+        _ => PropagationPolicy::Background,
     }
 }
