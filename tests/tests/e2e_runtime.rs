@@ -53,7 +53,7 @@ async fn a_running_pull_tells_how_far_it_is() {
     let repository = format!("{}/large", scene.namespace.name());
     let registry = scene.cluster.open_registry();
     let published = images::tiny(&registry, &repository, "v1", 24_000_000, &repository).unwrap();
-    let relay = scene.cluster.slow_registry(700_000).await.unwrap();
+    let relay = scene.cluster.slow_registry(400_000).await.unwrap();
     let image = format!("{}/{repository}:v1", relay.host());
     scene
         .prefetch("web", json!({"images": [image], "nodeSelector": on(&["node-1"])}))
