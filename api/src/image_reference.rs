@@ -45,10 +45,12 @@ const LABEL_HEX_DIGITS: usize = 32;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ImageReference {
-    registry: String,
-    repository: String,
-    tag: Option<String>,
-    digest: Option<String>,
+    /// `registry/repository:tag@digest`, in one piece: there are many references, and most are only compared.
+    text: String,
+    registry_end: usize,
+    repository_end: usize,
+    /// The same where there is no tag.
+    tag_end: usize,
 }
 
 /// Why a text is not an image reference.
@@ -110,31 +112,31 @@ impl ImageReference {
     /// Registry host with its port if one was given, e.g. `docker.io` or `[::1]:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {
-        &self.registry
+        &self.text[..self.registry_end]
     }
 
     /// Path of the repository in its registry, e.g. `library/nginx`.
     #[must_use]
     pub fn repository(&self) -> &str {
-        &self.repository
+        &self.text[self.registry_end + 1..self.repository_end]
     }
 
     /// The tag. Absent only where there is a digest.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
-        self.tag.as_deref()
+        self.text[self.repository_end..self.tag_end].strip_prefix(':')
     }
 
     /// The digest, e.g. `sha256:…`.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {
-        self.digest.as_deref()
+        self.text[self.tag_end..].strip_prefix('@')
     }
 
     /// Registry and repository, without tag and digest.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
+        self.text[..self.repository_end].to_owned()
     }
 
     /// The one spelling of this image: name and digest, or name and tag where there is no digest.
@@ -145,13 +147,11 @@ impl ImageReference {
         self.identity_parts().concat()
     }
 
-    fn identity_parts(&self) -> [&str; 5] {
-        let (separator, version) = match (&self.digest, &self.tag) {
-            (Some(digest), _) => ("@", digest),
-            (None, Some(tag)) => (":", tag),
-            (None, None) => unreachable!("a reference without a digest has a tag"),
-        };
-        [&self.registry, "/", &self.repository, separator, version]
+    /// The name, and the version with the character before it.
+    fn identity_parts(&self) -> [&str; 2] {
+        let (name, suffix) = self.text.split_at(self.repository_end);
+        let digest = &self.text[self.tag_end..];
+        [name, if digest.is_empty() { suffix } else { digest }]
     }
 
     /// The short form that people know: without `docker.io` and `library`, where leaving them out says the same.
@@ -159,11 +159,11 @@ impl ImageReference {
     pub fn familiar(&self) -> String {
         let suffix = self.suffix();
         let mut candidates = Vec::with_capacity(2);
-        if self.registry == DEFAULT_REGISTRY {
-            if let Some(official) = self.repository.strip_prefix(OFFICIAL_PREFIX) {
+        if self.registry() == DEFAULT_REGISTRY {
+            if let Some(official) = self.repository().strip_prefix(OFFICIAL_PREFIX) {
                 candidates.push(format!("{official}{suffix}"));
             }
-            candidates.push(format!("{}{suffix}", self.repository));
+            candidates.push(format!("{}{suffix}", self.repository()));
         }
         candidates
             .into_iter()
@@ -191,22 +191,16 @@ impl ImageReference {
     }
 
     /// Everything behind the name, e.g. `:1.29` or `:1.29@sha256:…`.
-    fn suffix(&self) -> String {
-        let tag = self.tag.as_ref().map(|tag| format!(":{tag}"));
-        let digest = self.digest.as_ref().map(|digest| format!("@{digest}"));
-        tag.unwrap_or_default() + &digest.unwrap_or_default()
+    fn suffix(&self) -> &str {
+        &self.text[self.repository_end..]
     }
 
     /// What equality, order and hash are about.
     fn key(&self) -> (&str, &str, &str, bool) {
-        match (&self.digest, &self.tag) {
-            (Some(digest), _) => (&self.registry, &self.repository, digest, true),
-            (None, tag) => (
-                &self.registry,
-                &self.repository,
-                tag.as_deref().unwrap_or_default(),
-                false,
-            ),
+        let (registry, repository) = (self.registry(), self.repository());
+        match self.digest() {
+            Some(digest) => (registry, repository, digest, true),
+            None => (registry, repository, self.tag().unwrap_or_default(), false),
         }
     }
 }
@@ -224,7 +218,7 @@ impl FromStr for ImageReference {
 
 impl fmt::Display for ImageReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}{}", self.registry, self.repository, self.suffix())
+        formatter.write_str(&self.text)
     }
 }
 
@@ -268,57 +262,93 @@ fn parse(text: &str) -> Result<ImageReference, InvalidReason> {
     if text.is_empty() {
         return Err(InvalidReason::Empty);
     }
-    if text.contains(char::is_whitespace) {
+    if has_white_space(text) {
         return Err(InvalidReason::WhiteSpace);
     }
-    if text.contains("://") {
+    if text.as_bytes().windows(3).any(|bytes| bytes == b"://") {
         return Err(InvalidReason::Scheme);
     }
     if text.len() == 64 && text.bytes().all(is_lower_hex) {
         return Err(InvalidReason::ImageId);
     }
-    let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
+    let (rest, digest) = match split_once(text, b'@') {
+        Some((rest, digest)) => (rest, Some(check_digest(digest)?)),
         None => (text, None),
     };
     let (registry, rest) = split_registry(rest)?;
-    let (path, tag) = match rest.split_once(':') {
-        Some((path, tag)) => (path, Some(parse_tag(tag)?)),
+    let (path, tag) = match split_once(rest, b':') {
+        Some((path, tag)) => (path, Some(check_tag(tag)?)),
         None => (rest, None),
     };
-    let mut repository = parse_path(path)?;
-    if registry == DEFAULT_REGISTRY && !repository.contains('/') {
-        repository.insert_str(0, OFFICIAL_PREFIX);
-    }
-    if repository.len() > MAX_PATH_LENGTH {
+    check_path(path)?;
+    let is_official = registry == DEFAULT_REGISTRY && !path.contains('/');
+    let owner = if is_official { OFFICIAL_PREFIX } else { "" };
+    if owner.len() + path.len() > MAX_PATH_LENGTH {
         return Err(InvalidReason::PathLength);
     }
-    Ok(ImageReference {
-        registry,
-        repository,
-        tag: match (&digest, tag) {
-            (None, None) => Some(DEFAULT_TAG.to_owned()),
-            (_, tag) => tag,
-        },
-        digest,
-    })
+    let tag = if digest.is_none() {
+        tag.or(Some(DEFAULT_TAG))
+    } else {
+        tag
+    };
+    Ok(put_together(registry, [owner, path], tag, digest))
+}
+
+fn put_together(registry: &str, repository: [&str; 2], tag: Option<&str>, digest: Option<&str>) -> ImageReference {
+    let parts = [Some(registry), Some(repository[0]), Some(repository[1]), tag, digest];
+    let length = parts.into_iter().flatten().map(|part| part.len() + 1).sum();
+    let mut text = String::with_capacity(length);
+    text.push_str(registry);
+    let registry_end = text.len();
+    text.push('/');
+    text.push_str(repository[0]);
+    text.push_str(repository[1]);
+    let repository_end = text.len();
+    if let Some(tag) = tag {
+        text.push(':');
+        text.push_str(tag);
+    }
+    let tag_end = text.len();
+    if let Some(digest) = digest {
+        text.push('@');
+        text.push_str(digest);
+    }
+    ImageReference {
+        text,
+        registry_end,
+        repository_end,
+        tag_end,
+    }
+}
+
+/// The parts before and behind an ASCII character. Names are short: to look for it byte by byte is quicker than what is made for long texts.
+fn split_once(text: &str, character: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == character)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+fn has_white_space(text: &str) -> bool {
+    if text.is_ascii() {
+        text.bytes().any(|byte| matches!(byte, b'\t'..=b'\r' | b' '))
+    } else {
+        text.contains(char::is_whitespace)
+    }
 }
 
 /// Docker's rule: what stands before the first slash is a host when it is `localhost`, has a dot or a colon, or an upper-case letter.
-fn split_registry(text: &str) -> Result<(String, &str), InvalidReason> {
-    let Some((first, rest)) = text.split_once('/') else {
-        return Ok((DEFAULT_REGISTRY.to_owned(), text));
+fn split_registry(text: &str) -> Result<(&str, &str), InvalidReason> {
+    let Some((first, rest)) = split_once(text, b'/') else {
+        return Ok((DEFAULT_REGISTRY, text));
     };
-    let is_host =
-        first == "localhost" || first.contains(['.', ':']) || first.contains(|c: char| c.is_ascii_uppercase());
+    let is_host = first == "localhost" || first.bytes().any(|byte| matches!(byte, b'.' | b':' | b'A'..=b'Z'));
     if !is_host {
-        return Ok((DEFAULT_REGISTRY.to_owned(), text));
+        return Ok((DEFAULT_REGISTRY, text));
     }
     if first == LEGACY_DEFAULT_REGISTRY {
-        return Ok((DEFAULT_REGISTRY.to_owned(), rest));
+        return Ok((DEFAULT_REGISTRY, rest));
     }
     check_host(first)?;
-    Ok((first.to_owned(), rest))
+    Ok((first, rest))
 }
 
 fn check_host(host_and_port: &str) -> Result<(), InvalidReason> {
@@ -357,12 +387,12 @@ fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
-fn parse_path(path: &str) -> Result<String, InvalidReason> {
-    if path.contains(|c: char| c.is_ascii_uppercase()) {
+fn check_path(path: &str) -> Result<(), InvalidReason> {
+    if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(InvalidReason::UpperCase);
     }
     if path.split('/').all(is_path_component) {
-        Ok(path.to_owned())
+        Ok(())
     } else {
         Err(InvalidReason::Path)
     }
@@ -370,15 +400,16 @@ fn parse_path(path: &str) -> Result<String, InvalidReason> {
 
 /// `alpha-numeric [separator alpha-numeric]*` with the separators `.`, `_`, `__` and any number of dashes.
 fn is_path_component(component: &str) -> bool {
-    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    component.starts_with(is_alphanumeric)
-        && component.ends_with(is_alphanumeric)
-        && component
+    let is_alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = component.as_bytes();
+    bytes.first().is_some_and(is_alphanumeric)
+        && bytes.last().is_some_and(is_alphanumeric)
+        && bytes
             .split(is_alphanumeric)
-            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-'))
+            .all(|separator| matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-'))
 }
 
-fn parse_tag(tag: &str) -> Result<String, InvalidReason> {
+fn check_tag(tag: &str) -> Result<&str, InvalidReason> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut bytes = tag.bytes();
     if !bytes.next().is_some_and(is_word) || !bytes.all(|byte| is_word(byte) || matches!(byte, b'.' | b'-')) {
@@ -387,10 +418,10 @@ fn parse_tag(tag: &str) -> Result<String, InvalidReason> {
     if tag.len() > MAX_TAG_LENGTH {
         return Err(InvalidReason::TagLength);
     }
-    Ok(tag.to_owned())
+    Ok(tag)
 }
 
-fn parse_digest(digest: &str) -> Result<String, InvalidReason> {
+fn check_digest(digest: &str) -> Result<&str, InvalidReason> {
     let (algorithm, hex) = digest.split_once(':').ok_or(InvalidReason::Digest)?;
     let digits = match algorithm {
         "sha256" => 64,
@@ -399,7 +430,7 @@ fn parse_digest(digest: &str) -> Result<String, InvalidReason> {
         _ => return Err(InvalidReason::Digest),
     };
     if hex.len() == digits && hex.bytes().all(is_lower_hex) {
-        Ok(digest.to_owned())
+        Ok(digest)
     } else {
         Err(InvalidReason::Digest)
     }

@@ -85,6 +85,14 @@ pub struct MirrorSpec {
     #[schemars(length(max = 16))]
     pub source_secrets: Vec<SecretReference>,
 
+    /// How registries of originals are reached, where that is not TLS with a certificate of the public authorities. Each registry once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["registry"])
+    )]
+    pub sources: Vec<Source>,
+
     /// Where copies are put. More than one: each image goes to each.
     #[schemars(length(min = 1, max = 8))]
     pub destinations: Vec<Destination>,
@@ -131,6 +139,29 @@ pub struct Discover {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::patterns")]
     pub exclude: Vec<String>,
+}
+
+/// How a registry of originals is reached.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[x_kube(
+    validation = Rule::new("has(self.caSecretName) != self.plainHttp")
+        .message("either caSecretName or plainHttp: true must say how the registry is reached")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Host, with port where it is not that of the protocol, as in the names of its images.
+    #[schemars(schema_with = "schema::registry_host")]
+    pub registry: String,
+
+    /// Secret in Coral's namespace whose `ca.crt` signs the registry's certificate, and those of the places that it points to. It counts for
+    /// no other registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_secret_name: Option<String>,
+
+    /// Speaks HTTP without TLS to the registry. Credentials are then open to whoever listens, and images to whoever changes them on the way.
+    #[serde(default)]
+    pub plain_http: bool,
 }
 
 /// A registry that holds copies.
