@@ -3,13 +3,12 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
+use coral_admission::bench::{admit, answer};
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 
 use crate::{
     Args,
     certificate::authority::{issue, make_authority},
-    review::Malformed,
     run::run_with,
 };
 
@@ -38,28 +37,4 @@ pub fn write_certificate(folder: &Path, hosts: &[String]) -> anyhow::Result<()> 
         fs::write(folder.join(name), text).with_context(|| format!("failed to write {name}"))?;
     }
     Ok(())
-}
-
-#[derive(Deserialize)]
-struct Review {
-    request: Request,
-}
-
-#[derive(Deserialize)]
-struct Request {
-    uid: String,
-}
-
-fn admit(body: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let Review { request } = serde_json::from_slice(body).map_err(Malformed::Json)?;
-    Ok(answer(&request.uid))
-}
-
-fn answer(uid: &str) -> Vec<u8> {
-    let answer = serde_json::json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "response": {"uid": uid, "allowed": true},
-    });
-    answer.to_string().into_bytes()
 }

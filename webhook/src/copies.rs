@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, convert::Infallible};
 
+use coral_admission::rewrite::Copies;
 use coral_api::MirroredImage;
 use kube::{Client, ResourceExt as _};
 
 use crate::{
     metrics::Metrics,
-    rewrite::Copies,
     watched::{self, Guarded, Known, Lesson},
 };
 
@@ -55,7 +55,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::rewrite::{Occasion, rewrite};
+    use coral_admission::rewrite::{Occasion, rewrite};
 
     #[test]
     fn only_what_pods_are_to_use_makes_a_difference() {

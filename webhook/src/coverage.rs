@@ -4,12 +4,12 @@
 
 use std::{collections::HashMap, convert::Infallible};
 
+use coral_admission::mutate::Coverage;
 use coral_api::{ImageReference, Prefetch, prefetch::PullPolicy};
 use kube::{Client, ResourceExt as _};
 
 use crate::{
     metrics::Metrics,
-    mutate::Coverage,
     watched::{self, Guarded, Known, Lesson},
 };
 

@@ -13,19 +13,14 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
+use coral_admission::review::{Malformed, review, review_images};
 use futures::StreamExt as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
-use crate::{
-    copies::KnownCopies,
-    coverage::KnownCoverage,
-    metrics::Metrics,
-    review::{Malformed, review, review_images},
-    server::Limits,
-};
+use crate::{copies::KnownCopies, coverage::KnownCoverage, metrics::Metrics, server::Limits};
 
 /// Where the API server sends reviews of annotated objects.
 pub(crate) const PATH: &str = "/mutate";

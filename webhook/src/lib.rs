@@ -1,7 +1,7 @@
 //! The admission webhook: annotated workloads run only where their images are.
 //!
 //! ```text
-//!   API server ──AdmissionReview over TLS──► server ──► handler ──► review ──► mutate, rewrite ──► JSON patch
+//!   API server ──AdmissionReview over TLS──► server ──► handler ──► coral_admission: review ──► JSON patch
 //!                                              ▲                      ▲
 //!        Secret ──watch──► certificate ────────┘                      │
 //!      Prefetch ──watch──► coverage ──────────────────────────────────┤ for warnings only
@@ -11,8 +11,7 @@
 //! [`mutate`] and [`rewrite`] decide, and are pure; the `kubectl` plugin uses them, too, and does without the feature `server`. Nothing in the way of an
 //! admission needs the network.
 
-pub mod mutate;
-pub mod rewrite;
+pub use coral_admission::{mutate, rewrite};
 
 #[cfg(feature = "server")]
 mod args;
@@ -28,8 +27,6 @@ mod coverage;
 mod handler;
 #[cfg(feature = "server")]
 mod metrics;
-#[cfg(feature = "server")]
-mod review;
 #[cfg(feature = "server")]
 mod run;
 #[cfg(feature = "server")]

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use coral_admission::review::Malformed;
 use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -18,7 +19,6 @@ use crate::{
     coverage::{self, KnownCoverage},
     handler::{image_reviewer, reviewer, router},
     metrics::Metrics,
-    review::Malformed,
     server::{Limits, serve, tls_config},
 };
 

@@ -1,5 +1,7 @@
 //! The HTTPS server. Whoever can reach the webhook can send it anything, at any pace: everything here has a limit.
 
+mod gathered;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -18,6 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use self::gathered::Gathered;
 use crate::{certificate::ServedCertificate, metrics::Metrics};
 
 /// What the server allows.
@@ -162,13 +165,15 @@ impl Connection {
             .max_header_list_size(16 << 10)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10));
-        let builder = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let builder = if is_http2 {
             builder.http2_only()
         } else {
             builder.http1_only()
         };
         let service = TowerToHyperService::new(self.router);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Gathered::new(stream, is_http2));
+        let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
         tokio::select! {
             _ = connection.as_mut() => return,
             _ = self.closing.changed() => {}

@@ -2,7 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a command line program prints")]
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on is over")]
 
-#[path = "../../benches/mutate/objects.rs"]
+#[path = "../../../admission/benches/review/objects.rs"]
 mod objects;
 
 use std::{

@@ -5,6 +5,7 @@ use std::{
 
 use axum::{body::Body, http};
 use bytes::Bytes;
+use coral_admission::mutate::{Options, mutate};
 use futures::{StreamExt as _, stream};
 use kube::client::Body as RequestBody;
 use serde_json::{Value, json};
@@ -14,10 +15,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    mutate::{Options, mutate},
-    watched::TRUSTED,
-};
+use crate::watched::TRUSTED;
 
 fn prefetch(name: &str, images: &[&str], pull_policy: &str) -> Value {
     json!({

@@ -2,6 +2,8 @@ use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use coral_admission::rewrite::Copies;
+use coral_api::MirroredImage;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Version, tls};
 use rustls::{
@@ -190,7 +192,20 @@ async fn images_are_reviewed_at_a_path_of_their_own() {
         answer["response"]["patch"].as_str().map(str::to_owned)
     };
     assert_eq!(patch().await, None, "nothing is known of copies");
-    site.copies.set(crate::rewrite::tests::copies());
+    let image: MirroredImage = serde_json::from_value(json!({
+        "apiVersion": "image.stvz.io/v1alpha1",
+        "kind": "MirroredImage",
+        "metadata": {"name": "x"},
+        "spec": {"image": "docker.io/library/nginx:1.29", "rewrite": "Always"},
+        "status": {"destinations": [{
+            "mirror": "all", "reference": "r.example.com/nginx:1.29", "state": "Present",
+            "nodeReference": "localhost:7439/docker.io/library/nginx:1.29",
+        }]},
+    }))
+    .unwrap();
+    let mut copies = Copies::default();
+    copies.insert(&image);
+    site.copies.set(copies);
     let decoded = BASE64_STANDARD.decode(patch().await.unwrap()).unwrap();
     let decoded: Value = serde_json::from_slice(&decoded).unwrap();
     let copy = "localhost:7439/docker.io/library/nginx:1.29";

@@ -1,9 +1,6 @@
 //! The few places in the description of a pod that Coral changes.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use coral_api::{ImageReference, InvalidReference, keys};
 use serde_json::json;
@@ -174,11 +171,13 @@ impl<'a> Changed<'a> {
         let mut record = Record::default();
         match wish.placement {
             Some(placement) if !places.is_bound => {
-                let images: BTreeSet<String> = places
+                let mut images: Vec<String> = places
                     .chosen(wish)
                     .filter_map(|container| container.image.as_ref()?.as_ref().ok())
                     .map(ImageReference::label_key)
                     .collect();
+                images.sort_unstable();
+                images.dedup();
                 match placement {
                     Placement::Required => self.require(images, &mut record, has_arrived),
                     Placement::Preferred => self.prefer(images, &mut record, has_arrived),
@@ -202,40 +201,26 @@ impl<'a> Changed<'a> {
         record
     }
 
-    fn require(
-        &mut self,
-        images: BTreeSet<String>,
-        record: &mut Record<'a>,
-        has_arrived: impl Fn(Placement, &str) -> bool,
-    ) {
+    fn require(&mut self, images: Vec<String>, record: &mut Record<'a>, has_arrived: impl Fn(Placement, &str) -> bool) {
         if images.is_empty() {
             return;
         }
         let Some(Tree::Map(selector)) = open(&mut self.placement, &[NODE_SELECTOR], record) else {
             return;
         };
-        let mut added = Vec::new();
-        for key in images {
-            match selector.get(&key) {
-                None => {
-                    added.push((Cow::Owned(key.clone()), Tree::text(keys::AVAILABLE)));
-                    record.node_selector.insert(key.into());
-                }
-                Some(value) if is_available(value) && has_arrived(Placement::Required, &key) => {
-                    record.node_selector.insert(key.into());
-                }
-                Some(_) => {}
+        let mut added = Vec::with_capacity(images.len());
+        let injected = images.into_iter().filter(|key| match selector.get(key) {
+            None => {
+                added.push((Cow::Owned(key.clone()), Tree::text(keys::AVAILABLE)));
+                true
             }
-        }
+            Some(value) => is_available(value) && has_arrived(Placement::Required, key),
+        });
+        record.node_selector = injected.map(Cow::Owned).collect();
         selector.extend(added);
     }
 
-    fn prefer(
-        &mut self,
-        images: BTreeSet<String>,
-        record: &mut Record<'a>,
-        has_arrived: impl Fn(Placement, &str) -> bool,
-    ) {
+    fn prefer(&mut self, images: Vec<String>, record: &mut Record<'a>, has_arrived: impl Fn(Placement, &str) -> bool) {
         if images.is_empty() {
             return;
         }

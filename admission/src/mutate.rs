@@ -25,7 +25,6 @@ use coral_api::keys;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
-#[cfg(feature = "server")]
 pub(crate) use self::patch::write_json;
 pub use self::{
     advice::Coverage,

@@ -129,10 +129,6 @@ enum Found<'a> {
 
 impl Key {
     fn find<'a>(&self, key: &str, whole: impl FnOnce() -> Cow<'a, str>) -> Found<'a> {
-        if let Part::Keys(keys) = self.0 {
-            let found = keys.iter().find(|(known, _)| *known == key);
-            return found.map_or(Found::Nothing, |(known, part)| Found::Part(Cow::Borrowed(known), part));
-        }
         match self.0.below(key) {
             Interest::None => Found::Nothing,
             Interest::InTheKeyAlone => Found::Key(whole()),
@@ -145,7 +141,11 @@ impl<'a> DeserializeSeed<'a> for Key {
     type Value = Found<'a>;
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Found<'a>, D::Error> {
-        deserializer.deserialize_str(self)
+        match self.0 {
+            // Of these, there is no need to know whether they are text.
+            Part::Keys(_) => deserializer.deserialize_bytes(self),
+            _ => deserializer.deserialize_str(self),
+        }
     }
 }
 
@@ -154,6 +154,14 @@ impl<'a> Visitor<'a> for Key {
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a key")
+    }
+
+    fn visit_bytes<E: Error>(self, key: &[u8]) -> Result<Found<'a>, E> {
+        let Part::Keys(keys) = self.0 else {
+            return Ok(Found::Nothing);
+        };
+        let found = keys.iter().find(|(known, _)| known.as_bytes() == key);
+        Ok(found.map_or(Found::Nothing, |(known, part)| Found::Part(Cow::Borrowed(known), part)))
     }
 
     fn visit_borrowed_str<E: Error>(self, key: &'a str) -> Result<Found<'a>, E> {

@@ -4,7 +4,6 @@
 //! times as long as to skip it, and, where somebody sends rubbish on purpose, many times as much memory as the rubbish itself. A patch speaks
 //! of places, and their places in the whole object and in a tree of what matters are the same.
 
-#[cfg(feature = "server")]
 mod read;
 
 use std::borrow::Cow;

@@ -47,14 +47,19 @@ const POD_REVIEW: Part = Part::Keys(&[
 
 /// What an answer says, for the count.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
+    /// The object is changed.
     Patched,
+    /// It is right as it is.
     Unchanged,
+    /// It must not be stored.
     Refused,
 }
 
 impl Verdict {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// As metrics have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Patched => "patched",
             Self::Unchanged => "unchanged",
@@ -65,31 +70,41 @@ impl Verdict {
 
 /// An answer to the API server.
 #[derive(Debug)]
-pub(crate) struct Reviewed {
+pub struct Reviewed {
     /// The answer, as JSON.
-    pub(crate) body: Vec<u8>,
+    pub body: Vec<u8>,
     /// The kind of the object, if it is one of ours.
-    pub(crate) kind: Option<Kind>,
-    pub(crate) verdict: Verdict,
+    pub kind: Option<Kind>,
+    /// What it says.
+    pub verdict: Verdict,
     /// Images that are replaced by copies.
-    pub(crate) rewritten: usize,
+    pub rewritten: usize,
 }
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
+    /// It is no JSON, or too much of it.
     #[error("failed to read the AdmissionReview")]
     Json(#[from] serde_json::Error),
+    /// A field that every review has.
     #[error("failed to read the AdmissionReview: {0} is missing, or no text")]
     Missing(&'static str),
+    /// It is something else, or of a version that is not spoken here.
     #[error("failed to understand the review: it is {api_version} {kind}, and should be {API_VERSION} {KIND}")]
-    Version { api_version: String, kind: String },
+    Version {
+        /// What it says of itself.
+        api_version: String,
+        /// The same.
+        kind: String,
+    },
+    /// It is an answer, perhaps.
     #[error("failed to understand the review: it has no request")]
     NoRequest,
 }
 
 /// Answers one review: where the pods of an object are to run, and with which pull policies.
-pub(crate) fn review(body: &[u8], coverage: Option<&Coverage>) -> Result<Reviewed, Malformed> {
+pub fn review(body: &[u8], coverage: Option<&Coverage>) -> Result<Reviewed, Malformed> {
     let review = Tree::read(body, &REVIEW)?;
     let request = request(&review)?;
     let (uid, operation) = (text(request, "uid")?, text(request, "operation")?);
@@ -112,7 +127,7 @@ pub(crate) fn review(body: &[u8], coverage: Option<&Coverage>) -> Result<Reviewe
 }
 
 /// Answers one review: which images of a pod are replaced by copies. Where nothing is known of copies, none is.
-pub(crate) fn review_images(body: &[u8], copies: Option<&Copies>) -> Result<Reviewed, Malformed> {
+pub fn review_images(body: &[u8], copies: Option<&Copies>) -> Result<Reviewed, Malformed> {
     let review = Tree::read(body, &POD_REVIEW)?;
     let request = request(&review)?;
     let (uid, operation) = (text(request, "uid")?, text(request, "operation")?);

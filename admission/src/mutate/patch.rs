@@ -37,10 +37,17 @@ impl Patch {
         self.text.extend_from_slice(b"{\"op\":\"");
         self.text.extend_from_slice(operation.as_bytes());
         self.text.extend_from_slice(b"\",\"path\":");
-        write_json(&mut self.text, &path.0);
-        if let Some(value) = value {
-            self.text.extend_from_slice(b",\"value\":");
-            write_json(&mut self.text, value);
+        write_text(&mut self.text, &path.0);
+        match value {
+            None => {}
+            Some(Tree::Text(value)) => {
+                self.text.extend_from_slice(b",\"value\":");
+                write_text(&mut self.text, value);
+            }
+            Some(value) => {
+                self.text.extend_from_slice(b",\"value\":");
+                write_json(&mut self.text, value);
+            }
         }
         self.text.push(b'}');
     }
@@ -49,6 +56,33 @@ impl Patch {
 /// Appends a value as JSON.
 pub(crate) fn write_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(text, value).expect("keys are text, and memory takes everything");
+}
+
+/// Appends a text as JSON. Hardly any text has something in it that must be escaped.
+fn write_text(json: &mut Vec<u8>, text: &str) {
+    if is_plain(text.as_bytes()) {
+        json.reserve(text.len() + 2);
+        json.push(b'"');
+        json.extend_from_slice(text.as_bytes());
+        json.push(b'"');
+    } else {
+        write_json(json, text);
+    }
+}
+
+/// Whether a text stands for itself in JSON, in quotes. Eight bytes are looked at in one go.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHEST_BITS: u64 = ONES << 7;
+    // The highest bit of a byte is set where the byte is less than the limit, or a byte before it is.
+    let less = |bytes: u64, limit: u8| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
+    let is_there = |bytes: u64, byte: u8| less(bytes ^ (ONES * u64::from(byte)), 1);
+    let (chunks, rest) = text.as_chunks();
+    let escaped = chunks.iter().fold(0, |escaped, chunk| {
+        let bytes = u64::from_le_bytes(*chunk);
+        escaped | less(bytes, b' ') | is_there(bytes, b'"') | is_there(bytes, b'\\')
+    });
+    escaped & HIGHEST_BITS == 0 && rest.iter().all(|&byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 /// Where something is, as RFC 6901 writes it.
@@ -82,19 +116,14 @@ impl Path {
     /// Goes one step further down.
     pub(crate) fn push(&mut self, key: &str) {
         self.0.push('/');
-        for part in key.split_inclusive(['~', '/']) {
-            match part.as_bytes().last() {
-                Some(b'~') => {
-                    self.0.push_str(part);
-                    self.0.push('0');
-                }
-                Some(b'/') => {
-                    self.0.push_str(&part[..part.len() - 1]);
-                    self.0.push_str("~1");
-                }
-                _ => self.0.push_str(part),
-            }
+        let mut rest = key;
+        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'~' | b'/')) {
+            let (plain, special) = rest.split_at(at);
+            self.0.push_str(plain);
+            self.0.push_str(if special.starts_with('~') { "~0" } else { "~1" });
+            rest = &special[1..];
         }
+        self.0.push_str(rest);
     }
 }
 
@@ -197,6 +226,18 @@ mod tests {
             ),
         ] {
             assert_eq!(operations(before.as_ref(), after.as_ref()), expected);
+        }
+    }
+
+    #[test]
+    fn every_text_is_written_as_json() {
+        for at in 0..20 {
+            for char in (0..=0x100).filter_map(char::from_u32) {
+                let text = format!("{}{char}{}", "é".repeat(at / 2), "x".repeat(20 - at));
+                let mut json = Vec::new();
+                write_text(&mut json, &text);
+                assert_eq!(String::from_utf8(json).unwrap(), Value::from(text).to_string());
+            }
         }
     }
 

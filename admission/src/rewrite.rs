@@ -95,8 +95,7 @@ impl Copies {
     }
 
     /// Adds other copies.
-    #[cfg(feature = "server")]
-    pub(crate) fn extend(&mut self, others: &Self) {
+    pub fn extend(&mut self, others: &Self) {
         self.names.extend(others.names.iter().cloned());
         let used = others.used.iter();
         self.used

@@ -44,12 +44,10 @@ pub(super) fn advice(kind: Kind, wish: &Wish, places: &Places<'_>, coverage: Opt
     if wish.placement.is_some() && places.is_bound {
         warnings.push("the pod has a node already (spec.nodeName); nothing is injected that would place it".to_owned());
     }
-    let mut images = BTreeSet::new();
+    let mut images = Vec::with_capacity(places.containers.len());
     for container in places.chosen(wish) {
         match &container.image {
-            Some(Ok(image)) => {
-                images.insert(image);
-            }
+            Some(Ok(image)) => images.push(image),
             Some(Err(error)) => warnings.push(format!("the placement leaves out a container: {error}")),
             None => {}
         }
@@ -142,14 +140,17 @@ fn names(wish: &Wish, places: &Places<'_>) -> Vec<String> {
 }
 
 fn is_moving(tag: &str) -> bool {
-    MOVING.contains(&tag.to_ascii_lowercase().as_str())
+    MOVING.iter().any(|moving| moving.eq_ignore_ascii_case(tag))
 }
 
+/// The images in their order, each once.
 fn listed<'a>(images: impl Iterator<Item = &'a &'a ImageReference>) -> Option<String> {
-    let images: Vec<String> = images.map(|image| shortened(&image.familiar())).collect();
+    let images: BTreeSet<&ImageReference> = images.copied().collect();
+    let named = images.iter().take(NAMED).map(|image| shortened(&image.familiar()));
+    let named = named.collect::<Vec<_>>().join(", ");
     match images.len() {
         0 => None,
-        number if number <= NAMED => Some(images.join(", ")),
-        number => Some(format!("{} and {} more", images[..NAMED].join(", "), number - NAMED)),
+        number if number <= NAMED => Some(named),
+        number => Some(format!("{named} and {} more", number - NAMED)),
     }
 }
