@@ -1,6 +1,10 @@
 //! Blobs on their way from a registry.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -37,9 +41,75 @@ pub struct Blob {
     offset: u64,
     /// Bytes that come again, from a registry that does not begin in the middle.
     surplus: u64,
-    hasher: Hasher,
+    check: Check,
     body: Option<Incoming>,
     interruptions: u32,
+}
+
+/// What of a blob was held against its digest, so that it can be fetched again from the middle on.
+#[derive(Clone)]
+pub struct Check {
+    checked: Arc<Mutex<Checked>>,
+}
+
+struct Checked {
+    hasher: Hasher,
+    /// Bytes that went through it.
+    bytes: u64,
+}
+
+impl Checked {
+    fn new(digest: &str) -> Self {
+        Self {
+            hasher: Hasher::like(digest),
+            bytes: 0,
+        }
+    }
+}
+
+impl Check {
+    /// Nothing so far.
+    #[must_use]
+    pub fn new(digest: &str) -> Self {
+        Self {
+            checked: Arc::new(Mutex::new(Checked::new(digest))),
+        }
+    }
+
+    fn reset(&self, digest: &str) {
+        *self.lock() = Checked::new(digest);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Checked> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up a piece that begins at that byte, as far as it is new.
+    fn take(&self, begin: u64, piece: &[u8]) {
+        let mut checked = self.lock();
+        let known = checked
+            .bytes
+            .checked_sub(begin)
+            .and_then(|known| usize::try_from(known).ok());
+        if let Some(new) = known.and_then(|known| piece.get(known..)) {
+            checked.hasher.update(new);
+            checked.bytes += new.len() as u64;
+        }
+    }
+
+    fn is_whole(&self, digest: &str, size: u64) -> bool {
+        let checked = self.lock();
+        checked.bytes == size && checked.hasher.clone().digest() == digest
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Check")
+            .field("bytes", &self.lock().bytes)
+            .finish()
+    }
 }
 
 impl fmt::Debug for Blob {
@@ -74,13 +144,23 @@ impl Repository {
     /// A blob of this repository, of the size in bytes that its manifest says.
     #[must_use]
     pub fn blob(&self, digest: &str, size: u64) -> Blob {
+        self.blob_from(digest, size, 0, &Check::new(digest))
+    }
+
+    /// The same from that byte on. `check` is that of the fetches before it, and has seen all that comes before that byte; what they have
+    /// seen behind it is not looked at again. From the beginning on everything is.
+    #[must_use]
+    pub fn blob_from(&self, digest: &str, size: u64, offset: u64, check: &Check) -> Blob {
+        if offset == 0 {
+            check.reset(digest);
+        }
         Blob {
             repository: self.clone(),
             digest: digest.to_owned(),
             size,
-            offset: 0,
+            offset,
             surplus: 0,
-            hasher: Hasher::like(digest),
+            check: check.clone(),
             body: None,
             interruptions: 0,
         }
@@ -148,6 +228,7 @@ impl Blob {
             return Ok(None);
         }
         self.interruptions = 0;
+        let begin = self.offset;
         self.offset += piece.len() as u64;
         if self.offset > self.size {
             return Err(Error::TooLarge {
@@ -155,7 +236,7 @@ impl Blob {
                 limit: usize::try_from(self.size).unwrap_or(usize::MAX),
             });
         }
-        self.hasher.update(&piece);
+        self.check.take(begin, &piece);
         if self.offset == self.size {
             self.end()?;
         }
@@ -163,7 +244,7 @@ impl Blob {
     }
 
     fn end(&self) -> Result<()> {
-        if self.hasher.clone().digest() == self.digest {
+        if self.check.is_whole(&self.digest, self.size) {
             Ok(())
         } else {
             Err(self.repository.mismatch(&self.digest))

@@ -35,6 +35,8 @@ pub struct Options {
     pub plain_http: BTreeSet<String>,
     /// Certificates of authorities beside the system's, in PEM form.
     pub authorities: Vec<u8>,
+    /// Further ones that vouch for one registry and the places that it points to, and for no other, by the names of registries in references.
+    pub authorities_of: BTreeMap<String, Vec<u8>>,
     /// Longest time for one question, with its tokens and redirects, and longest silence while a blob is on its way.
     pub timeout: Duration,
     /// How often something is asked again that fails for the moment.
@@ -51,6 +53,8 @@ pub struct Client {
 
 struct Shared {
     transport: Transport,
+    /// Those to registries with authorities of their own, by where the registries are.
+    own_transports: BTreeMap<String, Transport>,
     options: Options,
     /// How each registry wanted to be asked, so that it need not say so again.
     challenges: Mutex<BTreeMap<String, Challenge>>,
@@ -65,6 +69,7 @@ impl Default for Options {
         Self {
             plain_http: BTreeSet::new(),
             authorities: Vec::new(),
+            authorities_of: BTreeMap::new(),
             timeout: Duration::from_secs(30),
             patience: Patience::NONE,
             proxies: Proxies::default(),
@@ -81,10 +86,18 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client. It reads the system's certificates now, and connects when it is first asked.
     pub fn new(options: Options) -> Result<Self, InvalidAuthorities> {
-        let transport = Transport::new(&tls::config(&options.authorities)?, options.proxies.clone());
+        let transport = |authorities: &[&[u8]]| -> Result<Transport, InvalidAuthorities> {
+            Ok(Transport::new(&tls::config(authorities)?, options.proxies.clone()))
+        };
+        let mut own_transports = BTreeMap::new();
+        for (registry, own) in &options.authorities_of {
+            let origin = Origin::new(registry, false);
+            own_transports.insert(origin.authority, transport(&[&options.authorities, own])?);
+        }
         Ok(Self {
             shared: Arc::new(Shared {
-                transport,
+                transport: transport(&[&options.authorities])?,
+                own_transports,
                 options,
                 challenges: Mutex::default(),
                 pauses: Mutex::default(),
@@ -130,8 +143,10 @@ impl Client {
         }))
     }
 
-    pub(crate) fn transport(&self) -> &Transport {
-        &self.shared.transport
+    /// The connections to a registry, and to where it points.
+    pub(crate) fn transport(&self, origin: &Origin) -> &Transport {
+        let own = self.shared.own_transports.get(&origin.authority);
+        own.unwrap_or(&self.shared.transport)
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -8,6 +8,8 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 /// Most characters of a registry's own words that are told.
 const MAX_SAID_CHARACTERS: usize = 200;
+/// Most characters of the detail among them.
+const MAX_DETAIL_CHARACTERS: usize = 120;
 
 /// Result of a question to a registry.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -227,10 +229,16 @@ pub(crate) fn said(body: &[u8]) -> Option<String> {
     struct Entry {
         code: Option<String>,
         message: Option<String>,
+        detail: Option<serde_json::Value>,
     }
     let Errors { errors } = serde_json::from_slice(body).ok()?;
-    let Entry { code, message } = errors.into_iter().next()?;
-    let parts: Vec<String> = [code, message]
+    let Entry { code, message, detail } = errors.into_iter().next()?;
+    // What is wrong with a disk stands in here, at the end.
+    let detail = detail.as_ref().and_then(serde_json::Value::as_str).map(|detail| {
+        let surplus = detail.chars().count().saturating_sub(MAX_DETAIL_CHARACTERS);
+        detail.chars().skip(surplus).collect()
+    });
+    let parts: Vec<String> = [code, message, detail]
         .into_iter()
         .flatten()
         .filter(|part| !part.is_empty())
@@ -322,6 +330,14 @@ mod tests {
             ),
             (r#"{"errors": [{"code": "DENIED"}]}"#, Some("DENIED")),
             (r#"{"errors": [{"code": "", "message": " "}]}"#, None),
+            (
+                r#"{"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": "write /data: no space left on device"}]}"#,
+                Some("UNKNOWN, unknown error, write /data: no space left on device"),
+            ),
+            (
+                r#"{"errors": [{"code": "UNKNOWN", "detail": {"Name": "app"}}]}"#,
+                Some("UNKNOWN"),
+            ),
             (r#"{"errors": []}"#, None),
             ("<html>", None),
             ("", None),
@@ -329,6 +345,10 @@ mod tests {
         for (body, expected) in cases {
             assert_eq!(said(body.as_bytes()).as_deref(), expected, "{body}");
         }
+        let path = "x".repeat(1000);
+        let full =
+            format!(r#"{{"errors": [{{"code": "UNKNOWN", "detail": "write {path}: no space left on device"}}]}}"#);
+        assert!(said(full.as_bytes()).is_some_and(|said| said.ends_with("x: no space left on device")));
         let long = format!(r#"{{"errors": [{{"message": "{}"}}]}}"#, "x".repeat(1000));
         assert_eq!(said(long.as_bytes()).map(|said| said.len()), Some(MAX_SAID_CHARACTERS));
     }

@@ -27,6 +27,7 @@ const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
 /// How a registry behaves that is not told to fail.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Behaviour {
     /// Whether it mounts blobs from one repository into another.
     pub mounts: bool,
@@ -40,6 +41,8 @@ pub struct Behaviour {
     pub login: Option<(String, String)>,
     /// How many requests a token is good for.
     pub token_uses: usize,
+    /// Whether it tells how much it has of an upload, and takes the rest.
+    pub resumes: bool,
 }
 
 impl Default for Behaviour {
@@ -51,6 +54,7 @@ impl Default for Behaviour {
             largest_body: None,
             login: None,
             token_uses: usize::MAX,
+            resumes: true,
         }
     }
 }
@@ -66,6 +70,8 @@ pub enum Fault {
     WrongContent,
     /// The place for an upload is there.
     Location(String),
+    /// Of what is sent so many bytes arrive; then whoever is in front of the registry answers with 502.
+    Cut(usize),
 }
 
 /// What a client asked.
@@ -177,6 +183,17 @@ impl Registry {
         self.store().insert_blob(repository, content)
     }
 
+    /// Uploads that were begun and neither ended nor given up.
+    #[must_use]
+    pub fn uploads_under_way(&self) -> usize {
+        self.store().uploads_under_way()
+    }
+
+    /// Takes a blob out of a repository.
+    pub fn remove_blob(&self, repository: &str, digest: &str) {
+        self.store().remove_blob(repository, digest);
+    }
+
     /// Puts a manifest into a repository, under its digest and, where one is given, a tag.
     pub fn insert_manifest(&self, repository: &str, tag: Option<&str>, media_type: &str, bytes: &Bytes) -> String {
         self.store().insert_manifest(repository, tag, media_type, bytes)
@@ -228,6 +245,17 @@ async fn answer(shared: &Shared, request: Request) -> Response<Body> {
         }
         return response;
     }
+    let body = match &fault {
+        Some(Fault::Cut(after)) => {
+            shared
+                .store
+                .lock()
+                .unwrap()
+                .take_part(&target, &body[..body.len().min(*after)]);
+            return status(StatusCode::BAD_GATEWAY);
+        }
+        _ => body,
+    };
     let response = shared
         .store
         .lock()
@@ -257,7 +285,7 @@ async fn spoil(response: Response<Body>, fault: Fault) -> Response<Body> {
             head.headers.insert(header::LOCATION, location.parse().unwrap());
             Body::from(body)
         }
-        Fault::Status(..) => Body::from(body),
+        Fault::Status(..) | Fault::Cut(_) => Body::from(body),
     };
     Response::from_parts(head, body)
 }

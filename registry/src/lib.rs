@@ -14,7 +14,7 @@
 //!
 //! Registries are held against the authorities of the system (`SSL_CERT_FILE`, `SSL_CERT_DIR`, or the usual paths), or, where
 //! there are none, as in an image that is made from scratch, against those of Mozilla's list at the time of the build. Others
-//! are named in [`Options::authorities`].
+//! are named in [`Options::authorities`], or for one registry in [`Options::authorities_of`].
 
 mod address;
 mod blob;
@@ -43,7 +43,7 @@ mod token;
 mod transport;
 mod upload;
 
-pub use blob::Blob;
+pub use blob::{Blob, Check};
 pub use client::{Client, Options};
 pub use credential::{Credential, Keyring, Malformed};
 pub use digest::{digest, is_digest};
@@ -54,5 +54,5 @@ pub use platform::{InvalidPlatform, Platform};
 pub use proxy::{InvalidProxy, Proxies, is_proxied};
 pub use repository::Repository;
 pub use size::ImageSize;
-pub use tls::InvalidAuthorities;
+pub use tls::{InvalidAuthorities, check_authorities};
 pub use upload::Upload;

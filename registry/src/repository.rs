@@ -190,7 +190,7 @@ impl Repository {
 
     /// Sends a request, with a token or password if the registry wants one. A token that it no longer takes is renewed once.
     pub(crate) async fn ask(&self, mut call: Call, access: Access) -> Result<Answer> {
-        let transport = self.client.transport();
+        let transport = self.client.transport(&self.origin);
         call.authorization = self.current_authorization(&access).await?;
         let answer = transport.send(&self.origin, &call).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
@@ -209,7 +209,10 @@ impl Repository {
         if self.origin.is_at(&call.uri) {
             call.authorization = self.current_authorization(access).await?;
         }
-        self.client.transport().send_stream(&self.origin, &call, body).await
+        self.client
+            .transport(&self.origin)
+            .send_stream(&self.origin, &call, body)
+            .await
     }
 
     /// What the registry took last, or what it will take by what it said last.
@@ -236,7 +239,7 @@ impl Repository {
             return Ok(header);
         }
         let scopes = access.scopes(&self.name);
-        let transport = self.client.transport();
+        let transport = self.client.transport(&self.origin);
         let authorization =
             token::authorization(transport, &self.origin, challenge, &scopes, self.credential.as_ref()).await?;
         let header = authorization.header.clone();

@@ -3,7 +3,10 @@
 use std::{
     fmt, io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -13,7 +16,7 @@ use http::{
     HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE},
 };
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::Frame;
 use tokio::time::Instant;
 
@@ -21,13 +24,15 @@ use crate::{
     error::{Error, Result},
     origin::join,
     repository::{Access, Repository, text},
-    transport::{Answer, Call},
+    transport::{Answer, Body, Call},
 };
 
 /// How registries tell how small a piece may be.
 const SMALLEST_PIECE: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 /// Bytes of a piece, where a registry does not take a blob as a whole; where it does not take these, the next.
 const PIECES: [u64; 3] = [16 * 1024 * 1024, 4 * 1024 * 1024, 512 * 1024];
+/// Bytes that an attempt has to bring along to be no failure: it may be cut as often as it likes.
+const PROGRESS: u64 = 1024 * 1024;
 
 /// A place that a registry has made for a blob. Registries clear away those that are not used.
 pub struct Upload {
@@ -90,32 +95,30 @@ impl Repository {
         .await
     }
 
-    /// Sends a blob, and begins anew where the registry fails for the moment, where it no longer takes its own token, and where it
-    /// takes no blob of this size in one piece. `content` gives the blob from its beginning each time; `place` is where it goes first,
-    /// if there is such a place.
+    /// Sends a blob, again where the registry fails for the moment, where it no longer takes its own token, and where it takes no blob of
+    /// this size in one piece. An upload that was cut in the middle goes on there, where the registry tells how much it has; else it
+    /// begins anew. `content` gives the blob from that byte on; `place` is where it goes first, if there is such a place.
     pub async fn send_blob<Content>(
         &self,
         place: Option<Upload>,
         digest: &str,
         size: u64,
-        content: impl Fn() -> Content,
+        content: impl Fn(u64) -> Content,
     ) -> Result<()>
     where
         Content: Stream<Item = Result<Bytes>> + Send + 'static,
     {
-        let mut place = place;
+        let mut place = place.map(|upload| (upload, 0));
         let (mut attempt, mut is_renewed) = (1, false);
         loop {
-            let upload = match place.take() {
-                Some(upload) => upload,
-                None => Box::pin(self.begin_upload()).await?,
+            let (mut upload, offset) = match place.take() {
+                Some(place) => place,
+                None => (Box::pin(self.begin_upload()).await?, 0),
             };
-            let access = upload.access.clone();
             let piece = self.client().piece(self.authority()).filter(|piece| *piece < size);
-            let sent = match piece {
-                None => Box::pin(upload.send(digest, size, content())).await,
-                Some(piece) => Box::pin(upload.send_in_pieces(digest, size, piece, content())).await,
-            };
+            let given = Arc::new(AtomicU64::new(offset));
+            let content = counted(content(offset), Arc::clone(&given));
+            let sent = Box::pin(upload.send_from(offset, digest, size, piece, content)).await;
             let Err(error) = sent else { return Ok(()) };
             let smaller = PIECES.into_iter().find(|next| *next < piece.unwrap_or(size));
             if error.wants_smaller_pieces()
@@ -123,13 +126,22 @@ impl Repository {
             {
                 self.client().limit_piece(self.authority(), smaller);
             } else if matches!(error, Error::Unauthorized { .. }) && !is_renewed {
-                self.forget_authorization(&access);
+                self.forget_authorization(&upload.access);
                 is_renewed = true;
             } else if self.pause(attempt, &error).await {
                 attempt += 1;
+                if let Some(has) = upload.resume(given.load(Relaxed)).await {
+                    if has >= offset.saturating_add(PROGRESS) {
+                        attempt = 1;
+                    }
+                    place = Some((upload, has));
+                    continue;
+                }
             } else {
+                upload.cancel(&error).await;
                 return Err(error);
             }
+            upload.cancel(&error).await;
         }
     }
 
@@ -154,31 +166,33 @@ impl Repository {
 impl Upload {
     /// Sends a blob in one piece. The registry holds it against its digest, and forgets it where it is not whole.
     pub async fn send(
-        self,
-        digest: &str,
-        size: u64,
-        content: impl Stream<Item = Result<Bytes>> + Send + 'static,
-    ) -> Result<()> {
-        let call = put(&self.location, digest, size).ok_or_else(|| self.repository.malformed("no place for a blob"))?;
-        let answer = self.carry(call, content).await?;
-        self.repository.expect(answer, StatusCode::CREATED, digest).await?;
-        Ok(())
-    }
-
-    /// Sends a blob in pieces of so many bytes, or of more where the registry takes no smaller ones. No piece is held in memory.
-    pub async fn send_in_pieces(
         mut self,
         digest: &str,
         size: u64,
-        piece: u64,
         content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<()> {
-        let piece = piece.max(self.smallest_piece).max(1);
+        self.send_from(0, digest, size, None, content).await
+    }
+
+    /// Sends what the registry does not have of a blob: all of it in one request, or, from the middle on, in pieces of so many bytes, or of
+    /// more where the registry takes no smaller ones. No piece is held in memory.
+    async fn send_from(
+        &mut self,
+        offset: u64,
+        digest: &str,
+        size: u64,
+        piece: Option<u64>,
+        content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        if offset == 0 && piece.is_none() {
+            return self.finish(digest, size, content).await;
+        }
+        let piece = piece.unwrap_or(size).max(self.smallest_piece).max(1);
         let content = Arc::new(tokio::sync::Mutex::new(Content {
             stream: Box::pin(content),
             rest: Bytes::new(),
         }));
-        let mut offset = 0;
+        let mut offset = offset;
         while offset < size {
             let length = piece.min(size - offset);
             let call = patch(&self.location, offset, length);
@@ -191,10 +205,54 @@ impl Upload {
             }
             self.location = self.repository.next_location(&self.location, &answer)?;
         }
-        let call = put(&self.location, digest, 0).ok_or_else(|| self.repository.malformed("no place for a blob"))?;
-        let answer = self.carry(call, stream::empty()).await?;
+        self.finish(digest, 0, stream::empty()).await
+    }
+
+    /// Sends the rest, and ends the upload.
+    async fn finish(
+        &self,
+        digest: &str,
+        size: u64,
+        content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        let call = put(&self.location, digest, size).ok_or_else(|| self.repository.malformed("no place for a blob"))?;
+        let answer = self.carry(call, content).await?;
         self.repository.expect(answer, StatusCode::CREATED, digest).await?;
         Ok(())
+    }
+
+    /// Asks how many bytes the registry has of an upload that was cut, of which so many were given out. `None` where it does not tell, has
+    /// nothing, or says what cannot be: then the upload is of no use any more.
+    async fn resume(&mut self, given: u64) -> Option<u64> {
+        let Self { repository, access, .. } = &*self;
+        let call = Call::get(self.location.clone());
+        let asked = repository.in_time(repository.send_stream(call, access, nothing()));
+        let answer = asked
+            .await
+            .ok()
+            .filter(|answer| answer.status() == StatusCode::NO_CONTENT)?;
+        let has = text(answer.headers(), &RANGE).and_then(bytes_in)?;
+        if has > given {
+            return None;
+        }
+        if answer.headers().contains_key(LOCATION) {
+            self.location = repository.next_location(&self.location, &answer).ok()?;
+        }
+        Some(has)
+    }
+
+    /// Lets the registry forget what it has of an upload that is of no use any more, where it is there to be told: else a disk that is
+    /// full would be fuller with each attempt.
+    async fn cancel(&self, error: &Error) {
+        if matches!(error, Error::Unreachable { .. } | Error::Timeout { .. }) {
+            return;
+        }
+        let Self { repository, access, .. } = self;
+        let call = Call::new(Method::DELETE, self.location.clone());
+        // Registries clear away by themselves what they are not told to.
+        let _ = repository
+            .in_time(repository.send_stream(call, access, nothing()))
+            .await;
     }
 
     /// Sends content, for as long as it moves.
@@ -232,6 +290,28 @@ impl Upload {
             None => answer,
         }
     }
+}
+
+fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Counts what is given out.
+fn counted(
+    content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    given: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    content.inspect(move |piece| {
+        if let Ok(piece) = piece {
+            given.fetch_add(piece.len() as u64, Relaxed);
+        }
+    })
+}
+
+/// How many bytes a range from the first byte on has, such as `0-1023`. `None` for other ranges, and for `0-0`, which some say of nothing.
+fn bytes_in(range: &str) -> Option<u64> {
+    let last = range.trim_start_matches("bytes=").strip_prefix("0-")?;
+    last.parse().ok().filter(|last: &u64| *last > 0)?.checked_add(1)
 }
 
 /// A blob of which one part after the other is sent.

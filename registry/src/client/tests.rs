@@ -466,6 +466,23 @@ async fn tls_is_trusted_by_authority_and_not_left() {
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     assert!(server.asked().is_empty());
 
+    // What vouches for another registry does not vouch for this one.
+    let port = server.address.port();
+    for (registry, is_trusted) in [
+        (format!("{TLS_HOST}:{port}"), true),
+        ("registry.example".to_owned(), false),
+    ] {
+        let options = Options {
+            authorities_of: [(registry, authority.clone().into_bytes())].into(),
+            ..Options::default()
+        };
+        let asked = Client::new(options)
+            .unwrap()
+            .image_size(&image("v1"), &[], &amd64())
+            .await;
+        assert_eq!(asked.is_ok(), is_trusted, "{asked:?}");
+    }
+
     let options = Options {
         authorities: authority.into_bytes(),
         ..Options::default()

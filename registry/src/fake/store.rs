@@ -58,6 +58,10 @@ impl Store {
         digest
     }
 
+    pub(super) fn remove_blob(&mut self, repository: &str, digest: &str) {
+        self.blobs.remove(&(repository.to_owned(), digest.to_owned()));
+    }
+
     pub(super) fn insert_manifest(
         &mut self,
         repository: &str,
@@ -230,6 +234,16 @@ impl Store {
             self.uploads.insert(self.next_upload, Vec::new());
             return self.accepted(name, self.next_upload, 0);
         }
+        if *method == Method::GET {
+            return self.progress(name, number);
+        }
+        if *method == Method::DELETE {
+            let known = number
+                .parse()
+                .ok()
+                .and_then(|number: usize| self.uploads.remove(&number));
+            return status(known.map_or(StatusCode::NOT_FOUND, |_| StatusCode::NO_CONTENT));
+        }
         let Some((number, mut content)) = number
             .parse()
             .ok()
@@ -249,6 +263,35 @@ impl Store {
         }
         self.insert_blob(name, content);
         status(StatusCode::CREATED)
+    }
+
+    pub(super) fn uploads_under_way(&self) -> usize {
+        self.uploads.len()
+    }
+
+    /// Takes what came of an upload before it was cut.
+    pub(super) fn take_part(&mut self, target: &str, part: &[u8]) {
+        let number = path_of(target)
+            .rsplit('/')
+            .next()
+            .and_then(|number| number.parse().ok());
+        if let Some(content) = number.and_then(|number: usize| self.uploads.get_mut(&number)) {
+            content.extend_from_slice(part);
+        }
+    }
+
+    /// Says how much there is of an upload.
+    fn progress(&self, name: &str, number: &str) -> Response<Body> {
+        let number: usize = number.parse().unwrap_or_default();
+        let Some(content) = self.uploads.get(&number) else {
+            return status(StatusCode::NOT_FOUND);
+        };
+        if !self.behaviour.resumes {
+            return status(StatusCode::RANGE_NOT_SATISFIABLE);
+        }
+        let mut response = self.accepted(name, number, content.len());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
     }
 
     fn accepted(&self, name: &str, number: usize, length: usize) -> Response<Body> {

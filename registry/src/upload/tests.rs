@@ -214,3 +214,19 @@ async fn registry_that_reads_no_more_is_not_waited_for() {
     assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
     server.abort();
 }
+
+#[test]
+fn ranges_from_the_first_byte_on_say_how_much_there_is() {
+    for (range, expected) in [
+        ("0-1023", Some(1024)),
+        ("bytes=0-1023", Some(1024)),
+        // Nothing, or one byte: registries say this of both.
+        ("0-0", None),
+        ("5-1023", None),
+        ("0-18446744073709551615", None),
+        ("0--1", None),
+        ("", None),
+    ] {
+        assert_eq!(super::bytes_in(range), expected, "{range}");
+    }
+}
