@@ -125,6 +125,7 @@ impl Agent {
             runtime,
             metrics: Metrics::default(),
             situation: Situation::new(node.clone()),
+            ledger: Ledger::new(&node),
             node,
             max_parallel_pulls,
             probe: probe(),
@@ -137,7 +138,6 @@ impl Agent {
             next_progress: Timestamp::UNIX_EPOCH,
             pinned: None,
             image_folder: None,
-            ledger: Ledger::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coral_api::{NodeImages, NodeImagesStatus, keys};
-use coral_runtime::SetBack;
+use coral_runtime::{SetBack, spread};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
@@ -17,8 +17,10 @@ use crate::{
     situation::Situation,
 };
 
-/// Pause before a status is sent again that was just sent, or whose write failed.
+/// Pause before a status is sent again that was just sent, and the first one after a write that failed.
 const AGAIN: SignedDuration = SignedDuration::from_secs(2);
+/// The pauses after writes that failed double up to this. An API server that comes back hears of 5,000 nodes within 5 s of one another then.
+const LONGEST_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// Longest time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,8 @@ pub(crate) enum WriteError {
 /// What the API server has, as far as the agent knows, and what the agent sent.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    /// The node's name: no two of them come back in step.
+    node: String,
     /// The newest status that the API server is known to have, with its version.
     newest: Option<(u128, NodeImagesStatus)>,
     /// When the last write that succeeded began.
@@ -44,9 +48,19 @@ pub(crate) struct Ledger {
     pace: Option<Pace>,
     /// A write failed: none is begun before this time.
     not_before: Option<Timestamp>,
+    /// Writes that failed since the last that did not.
+    failures: u32,
 }
 
 impl Ledger {
+    /// The ledger of that node.
+    pub(crate) fn new(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Takes in a version of the object, unless a newer one is known: the watch and the answers to writes overtake each other.
     /// A status that somebody else changed, or that an earlier agent left, is written again when it differs.
     pub(crate) fn note(&mut self, object: Option<&NodeImages>) {
@@ -90,6 +104,7 @@ impl Ledger {
         match result {
             Ok(object) => {
                 self.last_write = Some(began);
+                self.failures = 0;
                 if let Some(pace) = &mut self.pace {
                     pace.wrote(began);
                 }
@@ -97,7 +112,8 @@ impl Ledger {
             }
             Err(error) => {
                 tracing::warn!(error = %error, "The status could not be written; it will be tried again");
-                self.not_before = Some(now + AGAIN);
+                self.failures = self.failures.saturating_add(1);
+                self.not_before = Some(now + pause(&self.node, self.failures));
             }
         }
     }
@@ -119,6 +135,13 @@ impl Ledger {
             .find(|conditions| !conditions.is_empty())
             .unwrap_or_default()
     }
+}
+
+/// The pause after that many writes failed in a row.
+fn pause(node: &str, failures: u32) -> SignedDuration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let pause = AGAIN.saturating_mul(1 << doublings).min(LONGEST_AGAIN);
+    spread(pause, &(node, failures))
 }
 
 /// Writes the status of a node, and returns the object as the API server then has it.
@@ -214,10 +237,35 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_failed_is_tried_again_after_a_pause() {
-        let mut ledger = Ledger::default();
+    fn a_write_that_failed_is_tried_again_after_pauses_that_grow_until_one_succeeds() {
+        let mut ledger = Ledger::new("node-1");
         ledger.note(Some(&object("1", 0)));
-        ledger.ended(NOW, Err(WriteError::Timeout), NOW);
-        assert_eq!(ledger.due(&status(1), false, NOW), Some(NOW + AGAIN));
+        let fail = |ledger: &mut Ledger| {
+            ledger.ended(NOW, Err(WriteError::Timeout), NOW);
+            ledger
+                .due(&status(1), false, NOW)
+                .unwrap()
+                .duration_since(NOW)
+                .as_secs_f64()
+        };
+        for seconds in [2.0, 4.0, 8.0, 10.0, 10.0] {
+            let pause = fail(&mut ledger);
+            assert!(
+                (0.75 * seconds..=1.25 * seconds).contains(&pause),
+                "{pause} is not about {seconds}"
+            );
+        }
+        ledger.ended(NOW, Ok(Box::new(object("2", 0))), NOW);
+        let pause = fail(&mut ledger);
+        assert!((1.5..=2.5).contains(&pause), "{pause}");
+    }
+
+    #[test]
+    fn nodes_do_not_come_back_in_step() {
+        let mut pauses: Vec<SignedDuration> = (0..100).map(|node| pause(&format!("node-{node}"), 9)).collect();
+        pauses.sort();
+        pauses.dedup();
+        assert!(pauses.len() > 80, "{}", pauses.len());
+        assert!(pauses[pauses.len() - 1] - pauses[0] > SignedDuration::from_secs(4));
     }
 }

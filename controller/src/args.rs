@@ -2,15 +2,16 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use clap::{ArgAction, Parser};
-use coral_runtime::{ClientArgs, HttpArgs, LogArgs};
+use clap::Parser;
+use coral_runtime::{ClientArgs, ElectionArgs, HttpArgs, LogArgs};
 use kube::core::Duration;
 
-use crate::{LeaseOptions, Options};
+use crate::Options;
 
 /// Decides which node holds which images.
 #[derive(Debug, Parser)]
 #[command(name = "coral-controller", version)]
+#[command(mut_arg("lease_name", |arg| arg.required(false).default_value("coral-controller")))]
 pub struct Args {
     /// Most nodes that pull at the same time, over all Prefetches [default: no limit but their own parallelism].
     #[arg(long, env = "CORAL_MAX_PULLING_NODES")]
@@ -23,6 +24,15 @@ pub struct Args {
     /// Most writes to the API server per second; twice as many at once after a pause.
     #[arg(long, env = "CORAL_MAX_WRITES_PER_SECOND", default_value_t = Options::default().max_writes_per_second)]
     pub max_writes_per_second: NonZeroU32,
+
+    /// Namespace of the Lease.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        default_value = coral_api::keys::SYSTEM_NAMESPACE,
+        help_heading = "Leader election"
+    )]
+    pub lease_namespace: String,
 
     /// Who of several controllers works.
     #[command(flatten)]
@@ -45,46 +55,15 @@ pub struct Args {
     pub log: LogArgs,
 }
 
-/// Who of several controllers works.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Leader election")]
-pub struct ElectionArgs {
-    /// Whether to work only while holding the Lease. Without that, this must be the only controller of the cluster.
-    #[arg(long, env = "CORAL_LEADER_ELECT", default_value_t = true, action = ArgAction::Set)]
-    pub leader_elect: bool,
-
-    /// Namespace of the Lease.
-    #[arg(long, env = "POD_NAMESPACE", default_value = coral_api::keys::SYSTEM_NAMESPACE)]
-    pub lease_namespace: String,
-
-    /// Name of the Lease.
-    #[arg(long, env = "CORAL_LEASE_NAME", default_value = "coral-controller")]
-    pub lease_name: String,
-
-    /// Who this controller is; no other has the same name [default: the process ID].
-    ///
-    /// The name of the Pod is right: the kubelet starts a container again only when the one before has ended, and the new one then
-    /// leads at once.
-    #[arg(long, env = "POD_NAME")]
-    pub identity: Option<String>,
-}
-
 impl Args {
     /// What the flags choose about the controller.
     #[must_use]
     pub fn options(&self) -> Options {
-        let ElectionArgs {
-            leader_elect,
-            lease_namespace,
-            lease_name,
-            identity,
-        } = &self.election;
-        let identity = identity.clone();
         Options {
             max_pulling_nodes: self.max_pulling_nodes,
             gate_timeout: self.gate_timeout.into(),
-            lease: leader_elect.then(|| LeaseOptions::new(lease_namespace, lease_name)),
-            identity: identity.unwrap_or_else(|| format!("process-{}", std::process::id())),
+            lease: self.election.lease(&self.lease_namespace),
+            identity: self.election.identity(),
             max_writes_per_second: self.max_writes_per_second,
             metrics_per_prefetch: self.metrics_per_prefetch,
         }

@@ -1,20 +1,14 @@
 //! What the API server says of the four kinds of objects that the plan looks at.
 
 use coral_api::{MirroredImage, NodeImages, Prefetch, mirrored_image::UsedBy};
-use futures::{Stream, StreamExt as _, future, stream};
+use futures::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api, Client, Resource,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, watcher},
-    },
+    runtime::{WatchStreamExt as _, watcher},
 };
 
-/// How long the API server is asked to keep a watch open, in seconds. Then it is begun again where it ended. A connection that has gone
-/// dead in silence is noticed 5 s after that.
-const WATCH_SECONDS: u32 = 60;
 /// Objects in one page of a list. A page is in memory before it is pruned, and what is kept of it lies between what is not.
 const PAGE_SIZE: u32 = 100;
 
@@ -99,8 +93,7 @@ pub(crate) fn prune_mirrored_image(object: &mut MirroredImage) {
     }
 }
 
-/// Everything that happens to the objects of one kind. A watch that breaks is begun again, with growing pauses, and one that the API
-/// server has forgotten the beginning of (410 Gone) with a new list. Bookmarks make that rare.
+/// Everything that happens to the objects of one kind.
 fn watch<K>(
     client: &Client,
     kind: &'static str,
@@ -109,20 +102,15 @@ fn watch<K>(
 where
     K: Watched + Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
-    answered(watcher(Api::<K>::all(client.clone()), config))
-        .backoff(coral_runtime::watch_backoff())
+    coral_runtime::watch(Api::<K>::all(client.clone()), kind, PAGE_SIZE)
         .modify(prune)
-        .flat_map(move |event| {
-            let error = match event {
-                Ok(event) => return stream::iter(vec![event]),
-                Err(error) => error,
-            };
-            tracing::warn!(kind, error = %error, "A watch broke; it is begun again");
-            stream::iter(if K::MAY_BE_UNKNOWN && is_unknown(&error) {
-                vec![watcher::Event::Init, watcher::Event::InitDone]
-            } else {
-                Vec::new()
+        .flat_map(|event| {
+            stream::iter(match event {
+                Ok(event) => vec![event],
+                Err(error) if K::MAY_BE_UNKNOWN && is_unknown(&error) => {
+                    vec![watcher::Event::Init, watcher::Event::InitDone]
+                }
+                Err(_) => Vec::new(),
             })
         })
         .boxed()
@@ -150,23 +138,9 @@ fn is_unknown(error: &watcher::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
-/// The same events, but that a list begins only when the API server has answered. The watcher says so before it asks, which would pass for a success,
-/// and the pauses between lists that fail would never grow.
-fn answered<K>(
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
-) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> {
-    let with_beginning = events.scan(false, |has_begun, event| {
-        let began = std::mem::replace(has_begun, matches!(event, Ok(watcher::Event::Init)));
-        let beginning = (began && event.is_ok()).then_some(Ok(watcher::Event::Init));
-        let event = Some(event).filter(|_| !*has_begun);
-        future::ready(Some(stream::iter(beginning.into_iter().chain(event))))
-    });
-    with_beginning.flatten()
-}
-
 #[cfg(test)]
 mod tests {
-    use kube::{core::Status, runtime::watcher::Event};
+    use kube::core::Status;
 
     use super::*;
 
@@ -186,41 +160,5 @@ mod tests {
             let error = watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()));
             assert_eq!(is_unknown(&error), expected, "{code} {reason}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_list_begins_when_it_is_answered() {
-        let failure = || Err(watcher::Error::NoResourceVersion);
-        let events = [
-            Ok(Event::Init),
-            failure(),
-            Ok(Event::Init),
-            failure(),
-            Ok(Event::Init),
-            Ok(Event::InitApply(1)),
-            Ok(Event::InitDone),
-            Ok(Event::Apply(2)),
-            failure(),
-            Ok(Event::Init),
-            Ok(Event::InitDone),
-        ];
-        let told: Vec<String> = answered(stream::iter(events))
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .map(|event| event.map_or_else(|_| "failure".to_owned(), |event| format!("{event:?}")))
-            .collect();
-        let expected = [
-            "failure",
-            "failure",
-            "Init",
-            "InitApply(1)",
-            "InitDone",
-            "Apply(2)",
-            "failure",
-            "Init",
-            "InitDone",
-        ];
-        assert_eq!(told, expected);
     }
 }

@@ -30,6 +30,13 @@ use self::identity::Token;
 /// How long an answer may be silent. A watch ends by itself sooner; a list on a connection that has gone dead must not hang for ever.
 const READ_TIMEOUT: Duration = Duration::from_secs(305);
 
+/// The first pause, and the longest, before a request is sent again that the API server had no room for (429, 503, 504), and how often that is
+/// done. A random part of up to twice itself is added. kube's own pauses double up to 1,000 s, during which a watch hears nothing of an API
+/// server that is well again; and what goes on for longer than these is for whoever sent the request, whose pauses are random, too.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const ATTEMPTS_AGAIN: u32 = 4;
+
 /// How a server reaches the Kubernetes API.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
@@ -65,6 +72,11 @@ async fn from_kubeconfig(path: &Path) -> anyhow::Result<Config> {
         .with_context(|| format!("failed to use the kubeconfig {}", path.display()))
 }
 
+/// What is sent again. Where the API server says when to come back (`Retry-After`), that counts.
+fn retries() -> anyhow::Result<RetryPolicy> {
+    Ok(RetryPolicy::new(FIRST_PAUSE, LONGEST_PAUSE, ATTEMPTS_AGAIN, true)?)
+}
+
 /// A client that connects when it is first used.
 fn connect(config: &Config) -> anyhow::Result<Client> {
     let mut tcp = HttpConnector::new();
@@ -84,7 +96,7 @@ fn connect(config: &Config) -> anyhow::Result<Client> {
     let token = Token::new(&config.auth_info)?.map(Arc::new);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(RetryLayer::new(retries()?))
         .map_request(move |mut request: Request<Body>| {
             if let Some(token) = &token {
                 request.headers_mut().insert(AUTHORIZATION, token.header());

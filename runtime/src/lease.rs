@@ -27,6 +27,7 @@
 //! A new leader knows what the old one wrote: before its first plan it asks for the versions of all NodeImages objects and waits until its
 //! cache has them, or else it would give out turns that the old leader has given already.
 
+mod args;
 mod election;
 mod moment;
 mod options;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
+pub use args::ElectionArgs;
 pub use election::Leadership;
 pub(crate) use moment::Moment;
 pub use options::LeaseOptions;

@@ -11,6 +11,7 @@ mod clock;
 mod http;
 mod lease;
 mod log;
+mod pause;
 mod shutdown;
 mod watch;
 
@@ -20,10 +21,11 @@ pub use cache::{Cache, Key};
 pub use client::{ClientArgs, client};
 pub use clock::{Clock, SetBack};
 pub use http::{HttpArgs, serve};
-pub use lease::{Leadership, LeaseOptions};
+pub use lease::{ElectionArgs, Leadership, LeaseOptions};
 pub use log::{LogArgs, LogFormat};
+pub use pause::spread;
 pub use shutdown::shutdown;
-pub use watch::watch_backoff;
+pub use watch::{watch, watch_backoff};
 
 /// Where Kubernetes looks for the last words of a container.
 const TERMINATION_LOG: &str = "/dev/termination-log";

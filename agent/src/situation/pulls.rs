@@ -1,12 +1,10 @@
 //! How the pulls of one image went, and when the next may begin.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
 use coral_api::{
     NodeImages,
     node_images::{DesiredImage, DesiredState},
 };
-use coral_runtime::SetBack;
+use coral_runtime::{SetBack, spread};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -132,8 +130,5 @@ pub(super) fn remembered(object: &NodeImages, entry: &DesiredImage) -> Pulls {
 pub(super) fn pause(node: &str, image: &str, failed_attempts: u32) -> SignedDuration {
     let doublings = failed_attempts.saturating_sub(1).min(16);
     let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    let mut hasher = DefaultHasher::new();
-    (node, image, failed_attempts).hash(&mut hasher);
-    let spread = i32::try_from(hasher.finish() % 501).unwrap_or(0);
-    pause.saturating_mul(750 + spread) / 1000
+    spread(pause, &(node, image, failed_attempts))
 }

@@ -10,7 +10,7 @@
 
 mod held;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use coral_api::node_images::DesiredState;
 use jiff::{SignedDuration, Timestamp};
@@ -25,13 +25,19 @@ use super::{
 /// Pause before a node that made no progress in a turn gets another one.
 const LOST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 
-/// The turns that were given, by Prefetch (`namespace/name`) and node.
+/// The turns that were given.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Turns {
     /// Whether there was a plan before: then a node that is not listed has no turn.
     has_begun: bool,
-    by_prefetch: BTreeMap<String, HashMap<String, Turn>>,
+    /// The Prefetches (`namespace/name`) in the order in which they gave turns.
+    prefetches: Vec<String>,
+    /// By name of the node: what is known of one lies together.
+    by_node: HashMap<String, NodeTurns>,
 }
+
+/// The turns of one node, each with the place of its Prefetch in the order in which they give turns; ascending.
+type NodeTurns = Vec<(usize, Turn)>;
 
 /// What a node has to do with a Prefetch's budget.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +68,8 @@ struct Desk<'a, 'b> {
     wish: &'a Wish<'b>,
     /// Its place in the list of Prefetches.
     number: usize,
-    /// The turns of its nodes as they were.
-    known: Option<&'a HashMap<String, Turn>>,
+    /// Its place in the order in which turns were given the last time.
+    before: Option<usize>,
     /// Turns that were read from objects, for want of a memory.
     read: usize,
     /// Nodes that may have a turn at the same time.
@@ -72,7 +78,6 @@ struct Desk<'a, 'b> {
     busy: usize,
     /// Those of them that do not only pull what another Prefetch has given them a turn for.
     own: usize,
-    turns: HashMap<String, Turn>,
     /// Nodes that lack images which have not been tried, and have not lost a turn.
     fresh: Vec<Candidate>,
     /// Nodes that are to try again or to refresh.
@@ -117,10 +122,11 @@ pub(super) fn give(
             eligible[number] += 1;
         }
     }
+    let before: HashMap<&str, usize> = previous.prefetches.iter().map(String::as_str).zip(0..).collect();
     let mut desks: Vec<Desk<'_, '_>> = wishes
         .iter()
         .enumerate()
-        .map(|(number, wish)| Desk::new(wish, number, eligible[number], previous))
+        .map(|(number, wish)| Desk::new(wish, number, eligible[number], before.get(wish.key.as_str()).copied()))
         .collect();
     desks.sort_by(|a, b| a.wish.order().cmp(&b.wish.order()));
     let mut places = vec![0; wishes.len()];
@@ -129,17 +135,28 @@ pub(super) fn give(
     }
 
     let mut is_pulling = vec![false; nodes.len()];
+    let mut turns: Vec<NodeTurns> = Vec::with_capacity(nodes.len());
     let mut in_order = Vec::new();
+    let mut going_on = Vec::new();
     for (place, node) in nodes.iter_mut().enumerate() {
         in_order.clear();
         in_order.extend(selecting[place].iter().map(|&number| places[number]));
         in_order.sort_unstable();
+        let known = previous.has_begun.then(|| {
+            let known = previous.by_node.get(node.name);
+            known.map_or(&[][..], Vec::as_slice)
+        });
         for &desk in &in_order {
-            desks[desk].go_on(node, previous.has_begun, now);
+            going_on.push((desk, desks[desk].go_on(node, known, now)));
         }
-        for &desk in &in_order {
-            is_pulling[place] |= desks[desk].count(place, node, now);
+        // Every turn that goes on is known by now.
+        let mut remembered = Vec::new();
+        for (desk, turn) in going_on.drain(..) {
+            let (turn, is_busy) = desks[desk].count(place, node, turn, now);
+            is_pulling[place] |= is_busy;
+            remembered.extend(turn.map(|turn| (desk, turn)));
         }
+        turns.push(remembered);
     }
     for desk in &mut desks {
         desk.line_up(nodes);
@@ -151,13 +168,15 @@ pub(super) fn give(
         is_pulling,
     };
     // A node that has not had its chance goes before one that has, whichever Prefetch it is for: what fails must not hold up what may succeed.
-    for desk in &mut desks {
+    for (place, desk) in desks.iter_mut().enumerate() {
         let fresh = std::mem::take(&mut desk.fresh);
-        desk.fresh = desk.grant(fresh, false, nodes, &mut cluster, now);
+        let give = |node: usize, turn| note(&mut turns[node], place, turn);
+        desk.fresh = desk.grant(fresh, false, nodes, &mut cluster, give, now);
     }
-    for desk in &mut desks {
+    for (place, desk) in desks.iter_mut().enumerate() {
         let later = std::mem::take(&mut desk.later);
-        desk.later = desk.grant(later, true, nodes, &mut cluster, now);
+        let give = |node: usize, turn| note(&mut turns[node], place, turn);
+        desk.later = desk.grant(later, true, nodes, &mut cluster, give, now);
     }
 
     let mut is_waiting = vec![false; nodes.len()];
@@ -165,17 +184,23 @@ pub(super) fn give(
         is_waiting[candidate.place] = true;
     }
     let count = |which: &[bool]| which.iter().filter(|is| **is).count();
+    let turns = nodes.iter().zip(turns).filter(|(_, turns)| !turns.is_empty());
     Given {
         pulling_nodes: count(&cluster.is_pulling),
         waiting_nodes: count(&is_waiting),
         turns: Turns {
             has_begun: true,
-            by_prefetch: desks
-                .into_iter()
-                .filter(|desk| !desk.turns.is_empty())
-                .map(|desk| (desk.wish.key.clone(), desk.turns))
-                .collect(),
+            prefetches: desks.iter().map(|desk| desk.wish.key.clone()).collect(),
+            by_node: turns.map(|(node, turns)| (node.name.to_owned(), turns)).collect(),
         },
+    }
+}
+
+/// Takes a turn in, in place of one that is over.
+fn note(turns: &mut NodeTurns, place: usize, turn: Turn) {
+    match turns.binary_search_by_key(&place, |(place, _)| *place) {
+        Ok(known) => turns[known].1 = turn,
+        Err(next) => turns.insert(next, (place, turn)),
     }
 }
 
@@ -188,71 +213,70 @@ struct ClusterBudget {
 }
 
 impl<'a, 'b> Desk<'a, 'b> {
-    fn new(wish: &'a Wish<'b>, number: usize, eligible: usize, previous: &'a Turns) -> Self {
+    fn new(wish: &'a Wish<'b>, number: usize, eligible: usize, before: Option<usize>) -> Self {
         Self {
             wish,
             number,
-            known: previous.by_prefetch.get(&wish.key),
+            before,
             read: 0,
             budget: wish.parallelism(eligible),
             busy: 0,
             own: 0,
-            turns: HashMap::new(),
             fresh: Vec::new(),
             later: Vec::new(),
         }
     }
 
-    /// Lets a node whose turn it is go on, or takes the turn away if it is over.
-    fn go_on(&mut self, node: &mut NodeView<'_>, has_begun: bool, now: Timestamp) {
-        let turn = match self.known.and_then(|known| known.get(node.name)) {
-            Some(Turn::Held(turn)) => Some(turn.clone()),
-            Some(other) => {
-                self.turns.insert(node.name.to_owned(), other.clone());
-                None
-            }
-            None if has_begun => None,
+    /// Lets a node whose turn it is go on, or takes the turn away if it is over. `known` are the turns of the node as they were; none for want of
+    /// a memory.
+    fn go_on(&mut self, node: &mut NodeView<'_>, known: Option<&[(usize, Turn)]>, now: Timestamp) -> Option<Turn> {
+        let turn = match known {
+            Some(known) => match self.turn_among(known)? {
+                Turn::Held(turn) => turn.clone(),
+                other => return Some(other.clone()),
+            },
             // What the objects show beyond the budget was begun by turns of other Prefetches, which may be gone.
             None => HeldTurn::read(self.wish, node, now).filter(|_| {
                 self.read += 1;
                 self.read <= self.budget
-            }),
+            })?,
         };
-        let turn = match turn.map(|turn| turn.go_on(self.wish, node, now)) {
-            None | Some(Outcome::Ends) => return,
-            Some(Outcome::GoesOn(turn)) => {
+        match turn.go_on(self.wish, node, now) {
+            Outcome::Ends => None,
+            Outcome::GoesOn(turn) => {
                 turn.release(self.wish, node);
-                Turn::Held(turn)
+                Some(Turn::Held(turn))
             }
-            Some(Outcome::IsStopped(progress)) => Turn::Finishing { since: now, progress },
-            Some(Outcome::IsLost { was_silent, progress }) => Turn::Lost {
+            Outcome::IsStopped(progress) => Some(Turn::Finishing { since: now, progress }),
+            Outcome::IsLost { was_silent, progress } => Some(Turn::Lost {
                 since: now,
                 was_silent,
                 progress,
-            },
-        };
-        self.turns.insert(node.name.to_owned(), turn);
+            }),
+        }
     }
 
-    /// Counts a node if it is busy, and notes it if it could use a turn. Every turn that goes on must be known by then. Returns whether it
-    /// counts against a budget.
-    fn count(&mut self, place: usize, node: &NodeView<'_>, now: Timestamp) -> bool {
+    /// The turn of this Prefetch among those that a node had.
+    fn turn_among<'t>(&self, known: &'t [(usize, Turn)]) -> Option<&'t Turn> {
+        let before = self.before?;
+        let place = known.binary_search_by_key(&before, |(place, _)| *place).ok()?;
+        Some(&known[place].1)
+    }
+
+    /// Counts a node if it is busy, and notes it if it could use a turn. Every turn that goes on must be known by then. Returns what is to be
+    /// remembered of its turn, and whether it counts against a budget.
+    fn count(&mut self, place: usize, node: &NodeView<'_>, turn: Option<Turn>, now: Timestamp) -> (Option<Turn>, bool) {
         let needs = Needs::of(self.wish, node, now);
         if needs.is_nothing() {
-            self.turns.remove(node.name);
-            return false;
+            return (None, false);
         }
-        let turn = self.turns.remove(node.name);
         let (turn, load) = self.weigh(turn, &needs, node, now);
         self.busy += usize::from(load != Load::Nothing);
         self.own += usize::from(load == Load::Own);
         if !matches!(turn, Some(Turn::Held(_))) {
             self.gather(place, node, turn.as_ref(), &needs, load, now);
         }
-        if let Some(turn) = turn {
-            self.turns.insert(node.name.to_owned(), turn);
-        }
-        load != Load::Nothing
+        (turn, load != Load::Nothing)
     }
 
     /// Puts those that could use a turn in order.
@@ -335,13 +359,14 @@ impl<'a, 'b> Desk<'a, 'b> {
         }
     }
 
-    /// Gives turns to the first candidates that the budgets allow, and returns the others.
+    /// Gives turns to the first candidates that the budgets allow, by their places, and returns the others.
     fn grant(
         &mut self,
         candidates: Vec<Candidate>,
         tries_again: bool,
         nodes: &mut [NodeView<'_>],
         cluster: &mut ClusterBudget,
+        mut give: impl FnMut(usize, Turn),
         now: Timestamp,
     ) -> Vec<Candidate> {
         let mut waiting = Vec::new();
@@ -366,7 +391,7 @@ impl<'a, 'b> Desk<'a, 'b> {
             let node = &mut nodes[place];
             let turn = HeldTurn::new(self.wish, node, tries_again, now);
             turn.release(self.wish, node);
-            self.turns.insert(node.name.to_owned(), Turn::Held(turn));
+            give(place, Turn::Held(turn));
         }
         waiting
     }

@@ -122,3 +122,31 @@ async fn kubeconfigs_that_would_be_misread_are_refused() {
     let error = format!("{:#}", client_of(&file).await.err().unwrap());
     assert!(error.contains("-o json"), "{error}");
 }
+
+/// An API server that has no room for anybody is asked a few times, with pauses that are different for each, and then it is said.
+#[tokio::test]
+async fn a_busy_api_server_is_not_asked_for_long_nor_in_step() {
+    use tower::retry::Policy as _;
+
+    let pauses = || {
+        let mut policy = retries().unwrap();
+        let mut request = Request::new(Body::empty());
+        let mut pauses = Vec::new();
+        loop {
+            let busy = axum::http::Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
+            let mut answer: Result<_, BoxError> = Ok(busy.body(()).unwrap());
+            let now = tokio::time::Instant::now();
+            match policy.retry(&mut request, &mut answer) {
+                Some(pause) => pauses.push(pause.deadline() - now),
+                None => return pauses,
+            }
+        }
+    };
+    let first = pauses();
+    assert_eq!(first.len(), 4, "{first:?}");
+    for (pause, least) in first.iter().zip([500, 1_000, 2_000, 4_000].map(Duration::from_millis)) {
+        assert!((least..=3 * least).contains(pause), "{first:?}");
+    }
+    assert!(first.iter().sum::<Duration>() <= Duration::from_secs(21), "{first:?}");
+    assert!((0..10).any(|_| pauses() != first));
+}
