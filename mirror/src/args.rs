@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU8;
 
-use clap::{ArgAction, Parser};
+use clap::Parser;
 use coral_api::keys;
-use coral_runtime::{ClientArgs, HttpArgs, LeaseOptions, LogArgs};
+use coral_runtime::{ClientArgs, ElectionArgs, HttpArgs, LogArgs};
 use kube::core::Duration;
 
 use crate::controller::Options;
@@ -12,6 +12,7 @@ use crate::controller::Options;
 /// Keeps copies of images in registries of one's own.
 #[derive(Debug, Parser)]
 #[command(name = "coral-mirror", version)]
+#[command(mut_arg("lease_name", |arg| arg.required(false).default_value("coral-mirror")))]
 pub struct Args {
     /// Requests at the same time at each registry.
     #[arg(long, env = "CORAL_PARALLEL_REQUESTS", default_value = "6")]
@@ -46,35 +47,13 @@ pub struct Args {
     pub log: LogArgs,
 }
 
-/// Who of several controllers works.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Leader election")]
-pub struct ElectionArgs {
-    /// Whether to work only while holding the Lease. Without that, this must be the only controller of the cluster.
-    #[arg(long, env = "CORAL_LEADER_ELECT", default_value_t = true, action = ArgAction::Set)]
-    pub leader_elect: bool,
-
-    /// Name of the Lease.
-    #[arg(long, env = "CORAL_LEASE_NAME", default_value = "coral-mirror")]
-    pub lease_name: String,
-
-    /// Who this controller is; no other has the same name [default: the process ID].
-    #[arg(long, env = "POD_NAME")]
-    pub identity: Option<String>,
-}
-
 impl Args {
     /// What the flags choose about the controller.
     #[must_use]
     pub fn options(&self) -> Options {
-        let ElectionArgs {
-            leader_elect,
-            lease_name,
-            identity,
-        } = self.election.clone();
         Options {
-            lease: leader_elect.then(|| LeaseOptions::new(&self.namespace, lease_name)),
-            identity: identity.unwrap_or_else(|| format!("process-{}", std::process::id())),
+            lease: self.election.lease(&self.namespace),
+            identity: self.election.identity(),
             namespace: self.namespace.clone(),
             plain_http: self
                 .plain_http

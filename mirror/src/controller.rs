@@ -14,12 +14,16 @@ mod cleaning;
 mod collect;
 mod desired;
 mod image_status;
+mod look;
+mod looking;
 mod metrics;
 mod mirror_status;
 mod notice;
 mod office;
 mod pattern;
 mod schedule;
+mod tally;
+mod turn;
 mod verdict;
 mod work;
 mod world;
@@ -43,12 +47,12 @@ use tokio::sync::mpsc;
 
 pub use self::metrics::Metrics;
 use self::{
-    access::Way,
     collect::Collected,
-    desired::{Cluster, Wanted, desired},
+    desired::{Cluster, desired},
+    look::Looked,
     mirror_status::{Entry, mirror_status},
     office::Office,
-    work::{Batch, Copied, Looked, Written, copy, look},
+    work::{Copied, Written},
     world::{World, events},
 };
 use crate::Args;
@@ -272,8 +276,7 @@ impl Controller {
         let is_waiting = self.write(began);
         self.start_collection(&mirrors, began, now);
         self.start_marks(&mirrors, began);
-        self.metrics.copies_are(self.office.statuses.values());
-        self.metrics.count_bytes();
+        self.count(&mirrors, now);
         let ended = Instant::now();
         let pause = wake.map_or(TICK, |wake| {
             Duration::try_from(wake.duration_since(now))
@@ -316,57 +319,6 @@ impl Controller {
         }
     }
 
-    /// Starts the looks that are due. Returns when the next will be.
-    fn start_looks(&mut self, mirrors: &[Arc<Mirror>], now: Timestamp) -> Option<Timestamp> {
-        let office = &mut self.office;
-        let mut due: Vec<(Timestamp, String)> = Vec::new();
-        let mut wake: Option<Timestamp> = None;
-        for (name, wanted) in &office.wanted {
-            if office.in_hand.contains_key(name) {
-                continue;
-            }
-            let Some(status) = office.statuses.get(name) else {
-                continue;
-            };
-            let keepers = keepers(mirrors, wanted);
-            let time = if office.forced.contains(name) && !keepers.is_empty() {
-                Some(Timestamp::UNIX_EPOCH)
-            } else {
-                schedule::look_at(name, status, &keepers)
-            };
-            match time {
-                Some(time) if time <= now => due.push((time, name.clone())),
-                Some(time) => wake = Some(wake.map_or(time, |wake| wake.min(time))),
-                None => {}
-            }
-        }
-        // Who has waited longest is first.
-        due.sort();
-        for (_, name) in due {
-            if office.looks >= LOOKS || office.in_hand.len() >= IN_HAND {
-                // The end of another wakes the loop.
-                break;
-            }
-            let (Some(wanted), Some(status)) = (office.wanted.get(&name), office.statuses.get(&name)) else {
-                continue;
-            };
-            let keepers: Vec<Arc<Mirror>> = mirrors
-                .iter()
-                .filter(|mirror| wanted.kept_by.contains(&mirror.name_any()))
-                .cloned()
-                .collect();
-            let targets = image_status::targets(wanted, &keepers, status);
-            office.forced.remove(&name);
-            office.in_hand.insert(name.clone(), 1);
-            office.looks += 1;
-            let looking = look(office.accesses.clone(), name, wanted.image.clone(), targets);
-            office
-                .tasks
-                .spawn(async move { Ended::Looked(Box::new(looking.await)) });
-        }
-        wake
-    }
-
     fn take_ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         let ended = match ended {
             Ok(ended) => ended,
@@ -379,6 +331,7 @@ impl Controller {
             Ended::Write(subject, result) => self.take_written(subject, result),
             Ended::Collected(collected) => self.take_collected(&collected),
             Ended::Marked(place, references, result) => {
+                self.metrics.marked(result.is_ok());
                 if let Err(why) = result {
                     tracing::warn!(
                         place,
@@ -391,77 +344,6 @@ impl Controller {
                 }
             }
         }
-    }
-
-    fn take_looked(&mut self, looked: &Looked) {
-        let now = Timestamp::now();
-        let office = &mut self.office;
-        office.looks -= 1;
-        self.metrics.looked(matches!(looked.origin, Some(Ok(_))));
-        let (before, to_copy) = match office.statuses.get_mut(&looked.name) {
-            Some(status) => {
-                let mirrors: Vec<&Mirror> = looked.copies.iter().map(|(target, _)| &*target.mirror).collect();
-                let before = status.clone();
-                let to_copy = image_status::looked(status, looked, schedule::interval(&mirrors), now);
-                (Some(before), to_copy)
-            }
-            None => (None, Vec::new()),
-        };
-        if let Some(ends) = office.in_hand.get_mut(&looked.name) {
-            *ends += to_copy.len();
-        }
-        office.release(&looked.name);
-        for target in to_copy {
-            let (_, batch) = office
-                .batches
-                .entry(target.way())
-                .or_insert_with(|| (Instant::now(), Batch { jobs: Vec::new() }));
-            batch.jobs.push((looked.name.clone(), looked.image.clone(), target));
-        }
-        office.has_news();
-        if let Some(before) = before {
-            self.tell(&looked.name, &before);
-        }
-    }
-
-    /// Starts the copies of destinations for which enough has been gathered.
-    fn start_batches(&mut self, now: Instant) {
-        let office = &mut self.office;
-        let is_last = office.looks == 0;
-        let due: Vec<Way> = office
-            .batches
-            .iter()
-            .filter(|(_, (since, _))| is_last || now >= *since + BATCH)
-            .map(|(way, _)| way.clone())
-            .collect();
-        for way in due {
-            if let Some((_, batch)) = office.batches.remove(&way) {
-                let copying = copy(
-                    office.accesses.clone(),
-                    batch,
-                    self.copied_tx.clone(),
-                    Arc::clone(&self.metrics.bytes),
-                );
-                office.tasks.spawn(async move {
-                    Box::pin(copying).await;
-                    Ended::Batch
-                });
-            }
-        }
-    }
-
-    fn take_copied(&mut self, copied: &Copied) {
-        self.metrics.copied(copied.result.is_ok());
-        let office = &mut self.office;
-        office.release(&copied.name);
-        office.has_news();
-        let Some(status) = office.statuses.get_mut(&copied.name) else {
-            return;
-        };
-        let before = status.clone();
-        let interval = schedule::interval(&[&*copied.target.mirror]);
-        image_status::copied(status, copied, interval, Timestamp::now());
-        self.tell(&copied.name, &before);
     }
 
     fn make_mirror_statuses(&mut self, mirrors: &[Arc<Mirror>], now: Timestamp) {
@@ -484,10 +366,4 @@ impl Controller {
             office.mirrors.insert(name, status);
         }
     }
-}
-
-/// The Mirrors that keep the copies of an image up to date.
-fn keepers<'a>(mirrors: &'a [Arc<Mirror>], wanted: &Wanted) -> Vec<&'a Mirror> {
-    let keeps = |mirror: &&Arc<Mirror>| wanted.kept_by.contains(&mirror.name_any());
-    mirrors.iter().filter(keeps).map(|mirror| &**mirror).collect()
 }

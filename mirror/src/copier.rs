@@ -14,9 +14,10 @@ use tokio::{sync::oneshot, task::JoinSet};
 use crate::{
     budget::Budgets,
     error::{Error, Result},
+    holdings::Holdings,
     observer::{Observer, Settled},
     plan::{self, Placement, Presence, Step, Wanted},
-    send,
+    send::{self, Means},
     survey::{Credentials, Ends, Found, Survey, Surveyor},
     write,
 };
@@ -66,6 +67,7 @@ pub struct Copier {
     credentials: Arc<dyn Credentials>,
     options: Arc<Options>,
     budgets: Budgets,
+    holdings: Holdings,
 }
 
 /// What is going to be done.
@@ -120,12 +122,13 @@ impl Copier {
     #[must_use]
     pub fn new(client: Client, credentials: Arc<dyn Credentials>, options: Options) -> Self {
         let budgets = Budgets::new(options.parallel);
-        Self::within(budgets, client, credentials, options)
+        Self::within(budgets, Holdings::default(), client, credentials, options)
     }
 
-    /// A copier that shares what registries are asked at the same time with others.
+    /// A copier that shares with others what registries are asked at the same time, and what is known to be there.
     pub(crate) fn within(
         budgets: Budgets,
+        holdings: Holdings,
         client: Client,
         credentials: Arc<dyn Credentials>,
         options: Options,
@@ -135,6 +138,7 @@ impl Copier {
             credentials,
             options: Arc::new(options),
             budgets,
+            holdings,
         }
     }
 
@@ -161,6 +165,26 @@ impl Copier {
     #[must_use]
     pub fn destination(&self, copy: &ImageReference) -> Repository {
         self.surveyor().destination(copy)
+    }
+
+    /// Finds out which blobs these copies have, of which each is given with its digest: what others need of them is mounted from there,
+    /// and not sent. Copies that were read before are not read again, and those that cannot be read are left out.
+    pub async fn recall(&self, copies: Vec<(ImageReference, String)>) {
+        let surveyor = self.surveyor();
+        let new = copies.into_iter().filter(|(copy, digest)| {
+            let name = format!("{}@{digest}", copy.name());
+            self.holdings.is_to_recall(&name)
+        });
+        stream::iter(new)
+            .for_each_concurrent(self.options.parallel.max(1), |(copy, digest)| {
+                let (surveyor, holdings) = (&surveyor, &self.holdings);
+                async move {
+                    for blob in surveyor.blobs(&copy, digest).await {
+                        holdings.note(copy.registry(), copy.repository(), &blob);
+                    }
+                }
+            })
+            .await;
     }
 
     /// Copies images, and tells of each how it went, in their order.
@@ -277,13 +301,18 @@ impl Copier {
             };
             let first = placement.after.and_then(|index| arrivals.get(index)).cloned();
             let (arrived_tx, arrived_rx) = oneshot::channel();
-            let (placement, budgets, observer) = (placement.clone(), self.budgets.clone(), Arc::clone(observer));
+            let (placement, observer) = (placement.clone(), Arc::clone(observer));
+            let (budgets, holdings) = (self.budgets.clone(), self.holdings.clone());
             tasks.spawn(async move {
                 let is_at_hand = match first {
                     Some(first) => first.await.is_ok(),
                     None => true,
                 };
-                let way = Box::pin(send::place(&placement, &ends, is_at_hand, &budgets, &observer));
+                let means = Means {
+                    budgets: &budgets,
+                    holdings: &holdings,
+                };
+                let way = Box::pin(send::place(&placement, &ends, is_at_hand, means, &observer));
                 let result = way.await;
                 if let Ok(how) = &result {
                     observer.settled(*how, placement.size);

@@ -20,6 +20,7 @@ mod controller;
 mod copier;
 pub mod destination;
 mod error;
+mod holdings;
 pub mod mark;
 mod naming;
 mod observer;

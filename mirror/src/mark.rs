@@ -71,7 +71,10 @@ pub async fn write(repository: &Repository, mark: &Mark) -> Result<(), Error> {
         if repository.blob_size(digest).await?.is_none() {
             let size = content.len() as u64;
             repository
-                .send_blob(None, digest, size, || stream::iter([Ok(content.clone())]))
+                .send_blob(None, digest, size, |offset| {
+                    let begin = usize::try_from(offset).unwrap_or_default().min(content.len());
+                    stream::iter([Ok(content.slice(begin..))])
+                })
                 .await?;
         }
     }

@@ -6,83 +6,138 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use coral_registry::{Repository, Upload};
+use coral_registry::{Check, Upload};
 use futures::{Stream, StreamExt as _};
 
 use crate::{
     budget::Budgets,
     error::{Error, Result},
+    holdings::{Claim, Holdings},
     observer::{Observer, Settled},
-    plan::{Placement, Step},
+    plan::{Placement, Repository, Step},
     survey::Ends,
 };
+
+/// What all copies of this process share.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'copier> {
+    pub(crate) budgets: &'copier Budgets,
+    pub(crate) holdings: &'copier Holdings,
+}
 
 /// Puts a blob where it is wanted. `is_at_hand`: whether the repository that it is to be taken from got it.
 pub(crate) async fn place(
     placement: &Placement,
     ends: &Ends,
     is_at_hand: bool,
-    budgets: &Budgets,
+    means: Means<'_>,
     observer: &Arc<dyn Observer>,
 ) -> Result<Settled> {
+    let Placement {
+        destination,
+        digest,
+        step,
+        ..
+    } = placement;
+    let Means { holdings, .. } = means;
+    let note = || holdings.note(&destination.registry, &destination.path, digest);
+    let mut upload = None;
+    match step {
+        Step::Present => {
+            note();
+            return Ok(Settled::Present);
+        }
+        Step::Mount { from } if is_at_hand => match mount(placement, ends, from, means).await? {
+            Mounted::Done => return Ok(Settled::Mounted),
+            Mounted::Declined(place) => upload = place,
+        },
+        Step::Mount { .. } | Step::Send => {}
+    }
+    let mut bringing = None;
+    while upload.is_none() {
+        match holdings.claim(&destination.registry, digest) {
+            Claim::Yours(duty) => {
+                bringing = Some(duty);
+                break;
+            }
+            // When it is dropped that is an answer, too.
+            Claim::Coming(mut done_rx) => drop(done_rx.changed().await),
+            Claim::Held(from) if from == destination.path => holdings.forget(&destination.registry, &from, digest),
+            Claim::Held(from) => match mount(placement, ends, &from, means).await? {
+                Mounted::Done => return Ok(Settled::Mounted),
+                Mounted::Declined(place) => {
+                    holdings.forget(&destination.registry, &from, digest);
+                    upload = place;
+                }
+            },
+        }
+    }
+    send(placement, ends, upload.map(|upload| *upload), means, observer).await?;
+    note();
+    drop(bringing);
+    Ok(Settled::Sent)
+}
+
+/// What came of the wish that a registry take a blob from another of its repositories.
+enum Mounted {
+    Done,
+    /// It does not; some give a place to send it to.
+    Declined(Option<Box<Upload>>),
+}
+
+async fn mount(placement: &Placement, ends: &Ends, from: &str, means: Means<'_>) -> Result<Mounted> {
+    let Placement {
+        destination, digest, ..
+    } = placement;
+    let _turn = means.budgets.turn(&[&destination.registry]).await;
+    match ends.destination.mount(digest, from).await {
+        Ok(None) => Ok(Mounted::Done),
+        Ok(place) => Ok(Mounted::Declined(place.map(Box::new))),
+        // A registry may refuse the other repository to somebody whom it lets write this one.
+        Err(error) if !error.is_transient() => Ok(Mounted::Declined(None)),
+        Err(error) => Err(Error::write(name(destination, digest))(error)),
+    }
+}
+
+async fn send(
+    placement: &Placement,
+    ends: &Ends,
+    upload: Option<Upload>,
+    means: Means<'_>,
+    observer: &Arc<dyn Observer>,
+) -> Result<()> {
     let Placement {
         source,
         destination,
         digest,
         size,
-        step,
         ..
     } = placement;
-    let what = format!("{}/{}@{digest}", destination.registry, destination.path);
-    let mut upload = None;
-    match step {
-        Step::Present => return Ok(Settled::Present),
-        Step::Mount { from } if is_at_hand => {
-            let _turn = budgets.turn(&[&destination.registry]).await;
-            match ends.destination.mount(digest, from).await {
-                Ok(None) => return Ok(Settled::Mounted),
-                Ok(place) => upload = place,
-                // A registry may refuse the other repository to somebody whom it lets write this one.
-                Err(error) if !error.is_transient() => {}
-                Err(error) => return Err(Error::write(what)(error)),
-            }
-        }
-        Step::Mount { .. } | Step::Send => {}
-    }
-    let _turn = budgets.turn(&[&source.registry, &destination.registry]).await;
-    send(&ends.source, &ends.destination, upload, digest, *size, observer)
-        .await
-        .map_err(|error| match error {
-            // Both ends can fail in here, and what they say names them.
-            error if is_of(&error, &source.registry) && source.registry != destination.registry => {
-                Error::read(format!("{}/{}@{digest}", source.registry, source.path))(error)
-            }
-            error => Error::write(what)(error),
-        })?;
-    Ok(Settled::Sent)
-}
-
-async fn send(
-    from: &Repository,
-    to: &Repository,
-    upload: Option<Upload>,
-    digest: &str,
-    size: u64,
-    observer: &Arc<dyn Observer>,
-) -> coral_registry::Result<()> {
+    let _turn = means.budgets.turn(&[&source.registry, &destination.registry]).await;
     let counted = Arc::new(AtomicU64::new(0));
-    to.send_blob(upload, digest, size, || {
-        let in_vain = counted.swap(0, Relaxed);
+    let check = Check::new(digest);
+    let content = |offset: u64| {
+        // What the destination has of an upload that was cut stays counted.
+        let in_vain = counted.swap(offset, Relaxed).saturating_sub(offset);
         if in_vain > 0 {
             observer.moved_in_vain(in_vain);
         }
-        metered(
-            from.blob(digest, size).into_stream(),
-            Arc::clone(&counted),
-            Arc::clone(observer),
-        )
+        let blob = ends.source.blob_from(digest, *size, offset, &check);
+        metered(blob.into_stream(), Arc::clone(&counted), Arc::clone(observer))
+    };
+    let sent = ends.destination.send_blob(upload, digest, *size, content).await;
+    sent.map_err(|error| match error {
+        // Both ends can fail in here, and what they say names them.
+        error if is_of(&error, &source.registry) && source.registry != destination.registry => {
+            Error::read(name(source, digest))(error)
+        }
+        error => Error::write(name(destination, digest))(error),
     })
-    .await
+}
+
+/// A blob, as people are told of it.
+fn name(repository: &Repository, digest: &str) -> String {
+    format!("{}/{}@{digest}", repository.registry, repository.path)
 }
 
 fn metered(

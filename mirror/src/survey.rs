@@ -60,6 +60,21 @@ pub(crate) struct Survey {
     pub(crate) is_partial: bool,
 }
 
+impl Survey {
+    fn new(ends: Ends, root: String) -> Self {
+        Self {
+            ends,
+            root,
+            manifests: BTreeMap::new(),
+            children: BTreeMap::new(),
+            referrers: Vec::new(),
+            tags: Vec::new(),
+            blobs: Vec::new(),
+            is_partial: false,
+        }
+    }
+}
+
 /// What is to be done for an image.
 pub(crate) enum Found {
     /// Nothing: the destination has it.
@@ -173,6 +188,21 @@ impl Surveyor<'_> {
         self.client.repository(image, credentials.first())
     }
 
+    /// Digests of the blobs that a copy has, as far as they can be told.
+    pub(crate) async fn blobs(&self, copy: &ImageReference, digest: String) -> Vec<String> {
+        let repository = self.destination(copy);
+        let ends = Ends {
+            source: repository.clone(),
+            destination: repository,
+        };
+        let mut survey = Survey::new(ends, digest.clone());
+        // What was found before it went wrong holds.
+        let _ = self
+            .descend(copy, &mut survey, vec![digest], &self.options.platforms)
+            .await;
+        survey.blobs.into_iter().map(|blob| blob.digest).collect()
+    }
+
     async fn is_there(&self, repository: &Repository, image: &ImageReference, digest: &str) -> Result<bool> {
         let _turn = self.budgets.turn(&[image.registry()]).await;
         let reference = image.tag().unwrap_or(digest);
@@ -188,17 +218,8 @@ impl Surveyor<'_> {
     }
 
     async fn look(&self, image: &ImageReference, ends: Ends, root: String) -> Result<Survey> {
-        let mut survey = Survey {
-            ends,
-            root: root.clone(),
-            manifests: BTreeMap::new(),
-            children: BTreeMap::new(),
-            referrers: Vec::new(),
-            tags: Vec::new(),
-            blobs: Vec::new(),
-            is_partial: false,
-        };
-        self.descend(image, &mut survey, vec![root.clone()], &self.options.platforms)
+        let mut survey = Survey::new(ends, root.clone());
+        self.descend(image, &mut survey, vec![root], &self.options.platforms)
             .await?;
         if self.options.referrers {
             self.refer(image, &mut survey).await?;

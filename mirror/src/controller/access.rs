@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use coral_api::{FailureReason, Mirror, mirror::Destination};
-use coral_registry::{Client, Credential, Keyring, Options, Patience, Platform, Proxies};
+use coral_api::{FailureReason, ImageReference, Mirror, mirror::Destination};
+use coral_registry::{Client, Credential, Keyring, Options, Patience, Platform, Proxies, check_authorities};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::Mutex;
 
 use super::verdict::Verdict;
-use crate::{Copier, Credentials, budget::Budgets, chain, destination::place};
+use crate::{Copier, Credentials, budget::Budgets, chain, destination::place, holdings::Holdings};
 
 /// How long what was read of Secrets is used: so long may credentials that somebody has changed go on working here.
 const FRESH: Duration = Duration::from_mins(5);
@@ -36,6 +36,24 @@ pub(super) struct Access {
     pub(super) copier: Copier,
     /// A Secret for the originals that could not be read, with what to do about it.
     pub(super) missing: Option<Verdict>,
+    /// Registries of originals that cannot be known, because the Secret with their authority could not be read.
+    unknown: BTreeMap<String, Verdict>,
+}
+
+impl Access {
+    /// Why an original is not asked for at all.
+    pub(super) fn unknown(&self, image: &ImageReference) -> Option<&Verdict> {
+        self.unknown.get(image.registry())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(copier: Copier) -> Self {
+        Self {
+            copier,
+            missing: None,
+            unknown: BTreeMap::new(),
+        }
+    }
 }
 
 /// All of them, made when they are needed.
@@ -46,6 +64,7 @@ pub(super) struct Accesses {
     namespace: String,
     plain_http: Arc<BTreeSet<String>>,
     budgets: Budgets,
+    holdings: Holdings,
     parallel: usize,
     known: Arc<Mutex<BTreeMap<Way, Known>>>,
 }
@@ -63,6 +82,7 @@ impl Accesses {
             namespace: options.namespace.clone(),
             plain_http: Arc::new(options.plain_http.clone()),
             budgets: Budgets::new(options.parallel),
+            holdings: Holdings::default(),
             parallel: options.parallel,
             known: Arc::default(),
         }
@@ -130,15 +150,28 @@ impl Accesses {
             credentials.destination = Some(keyring(&secret)?);
         }
         if let Some(name) = &destination.ca_secret_name {
-            let secret = self.secret(&self.namespace, name).await?;
-            let authority = secret.data.and_then(|mut data| data.remove("ca.crt"));
-            options.authorities = authority.map(|bytes| bytes.0).ok_or_else(|| {
-                let message = format!("the Secret {}/{name} has no ca.crt", self.namespace);
-                Verdict::new(FailureReason::PullSecretUnreadable, message)
-            })?;
+            let authority = self.authority(name).await?;
+            options.authorities_of.insert(credentials.registry.clone(), authority);
         }
         if destination.plain_http {
             options.plain_http.insert(credentials.registry.clone());
+        }
+        let mut unknown = BTreeMap::new();
+        for source in &mirror.spec.sources {
+            let registry = registry_name(&source.registry);
+            if source.plain_http {
+                options.plain_http.insert(registry.clone());
+            }
+            let Some(name) = &source.ca_secret_name else {
+                continue;
+            };
+            match self.authority(name).await {
+                // The destination's registry may have originals, too, and more than one authority.
+                Ok(authority) => add_authority(options.authorities_of.entry(registry).or_default(), &authority),
+                Err(verdict) => {
+                    unknown.insert(registry, verdict);
+                }
+            }
         }
         let client =
             Client::new(options).map_err(|error| Verdict::new(FailureReason::PullSecretUnreadable, chain(&error)))?;
@@ -149,9 +182,29 @@ impl Accesses {
             ..crate::Options::default()
         };
         Ok(Access {
-            copier: Copier::within(self.budgets.clone(), client, Arc::new(credentials), options),
+            copier: Copier::within(
+                self.budgets.clone(),
+                self.holdings.clone(),
+                client,
+                Arc::new(credentials),
+                options,
+            ),
             missing,
+            unknown,
         })
+    }
+
+    /// What vouches for a registry: `ca.crt` of a Secret in Coral's namespace. Nothing else of the Secret is looked at.
+    async fn authority(&self, name: &str) -> Result<Vec<u8>, Verdict> {
+        let secret = self.secret(&self.namespace, name).await?;
+        let what = |why: &str| {
+            let message = format!("the Secret {}/{name} {why}", self.namespace);
+            Verdict::new(FailureReason::PullSecretUnreadable, message)
+        };
+        let authority = secret.data.and_then(|mut data| data.remove("ca.crt"));
+        let authority = authority.ok_or_else(|| what("has no ca.crt"))?.0;
+        check_authorities(&authority).map_err(|_| what("has a ca.crt without certificates in PEM form"))?;
+        Ok(authority)
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Secret, Verdict> {
@@ -176,6 +229,20 @@ impl Accesses {
 fn destination_registry(destination: &Destination) -> String {
     let parsed = crate::Place::new(&place(destination), crate::Naming::Path);
     parsed.map_or_else(|_| destination.registry.clone(), |place| place.registry().to_owned())
+}
+
+/// A registry, as references name it.
+fn registry_name(host: &str) -> String {
+    let image = format!("{host}/x/x").parse::<ImageReference>();
+    image.map_or_else(|_| host.to_owned(), |image| image.registry().to_owned())
+}
+
+/// Puts further certificates behind those that are there, whatever these end with.
+fn add_authority(all: &mut Vec<u8>, more: &[u8]) {
+    if !all.is_empty() {
+        all.push(b'\n');
+    }
+    all.extend(more);
 }
 
 fn keyring(secret: &Secret) -> Result<Keyring, Verdict> {

@@ -10,9 +10,10 @@ use kube::ResourceExt as _;
 
 use super::{
     desired::Wanted,
+    look::{Looked, Seen, Target},
     schedule::pause,
     verdict::Verdict,
-    work::{Copied, Looked, Seen, Target},
+    work::Copied,
 };
 use crate::destination::names;
 
@@ -76,6 +77,7 @@ pub(super) fn targets(
     wanted: &Wanted,
     mirrors: &[std::sync::Arc<Mirror>],
     status: &MirroredImageStatus,
+    now: Timestamp,
 ) -> Vec<Target> {
     let mut targets = Vec::new();
     for mirror in mirrors {
@@ -84,11 +86,14 @@ pub(super) fn targets(
                 continue;
             };
             let copy = find(status, &mirror.name_any(), &named.reference.to_string());
+            let failure = copy.and_then(|copy| copy.failure.as_ref());
+            let next = failure.and_then(|failure| failure.next_attempt_time.as_ref());
             targets.push(Target {
                 mirror: std::sync::Arc::clone(mirror),
                 index,
                 reference: named.reference,
                 digest: copy.and_then(|copy| copy.digest.clone()),
+                waits: next.is_some_and(|next| next.0 > now),
             });
         }
     }
@@ -131,6 +136,7 @@ pub(super) fn looked(
         }
         None => {}
     }
+    let known = status.digest.clone();
     let mut to_copy = Vec::new();
     for (target, seen) in &looked.copies {
         let Some(copy) = find_mut(status, target) else { continue };
@@ -145,9 +151,13 @@ pub(super) fn looked(
             (Seen::Unchanged | Seen::Equal, _) => {
                 copy.state = CopyState::Present;
                 copy.failure = None;
+                if copy.digest.is_some() && copy.digest == known {
+                    copy.last_copy_time = Some(conditions::time(now));
+                }
             }
-            (Seen::Missing, Some(Ok(_))) => {
-                if copy.state != CopyState::Present {
+            (Seen::Missing, Some(Ok(digest))) => {
+                // One that is to be replaced may still be there; one that was this very digest is not.
+                if copy.state != CopyState::Present || copy.digest.as_ref() == Some(digest) {
                     copy.state = CopyState::Copying;
                 }
                 to_copy.push(target.clone());

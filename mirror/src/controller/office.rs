@@ -31,6 +31,8 @@ pub(super) struct Office {
     pub(super) looks: usize,
     /// Images that are to be looked at although their time has not come.
     pub(super) forced: BTreeSet<String>,
+    /// Registries of whose copies one was found gone, and when.
+    pub(super) doubted: BTreeMap<String, Instant>,
     /// Copies that wait for others to the same destination, and since when.
     pub(super) batches: BTreeMap<Way, (Instant, Batch)>,
     /// What is being written.
@@ -61,6 +63,7 @@ impl Office {
             in_hand: BTreeMap::new(),
             looks: 0,
             forced: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             batches: BTreeMap::new(),
             writing: BTreeSet::new(),
             pauses: BTreeMap::new(),

@@ -6,8 +6,11 @@ use coral_api::{
     FailureReason, Mirror, MirroredImageStatus, keys,
     mirrored_image::{CopyState, OriginState},
 };
+use coral_runtime::spread;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
+
+use super::turn::{kept, looked_at};
 
 /// How often an original is looked at where nobody says so.
 const DEFAULT_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
@@ -28,11 +31,7 @@ pub(super) fn look_at(name: &str, status: &MirroredImageStatus, keepers: &[&Mirr
     }
     let at_once = Timestamp::UNIX_EPOCH;
     let mut times: Vec<Timestamp> = Vec::new();
-    let copies = status
-        .destinations
-        .iter()
-        .filter(|copy| keepers.iter().any(|mirror| mirror.name_any() == copy.mirror));
-    for copy in copies {
+    for copy in kept(status, keepers) {
         match &copy.failure {
             Some(failure) => times.extend(failure.next_attempt_time.as_ref().map(|time| time.0)),
             None if copy.state == CopyState::Present => {}
@@ -45,13 +44,14 @@ pub(super) fn look_at(name: &str, status: &MirroredImageStatus, keepers: &[&Mirr
         None => {}
         Some(origin) => {
             let checked_at = origin.checked_at.0;
+            let looked_at = looked_at(status, keepers).unwrap_or(checked_at);
             times.extend(keepers.iter().filter_map(|mirror| refresh(mirror, checked_at)));
             if let Some(interval) = interval(keepers) {
                 let is_passing = matches!(origin.state, OriginState::Unreachable | OriginState::RateLimited);
                 times.push(if is_passing {
                     checked_at + spread(interval.min(TROUBLE_INTERVAL), &(name, checked_at))
                 } else {
-                    next_turn(checked_at, interval, name)
+                    next_turn(looked_at, interval, name)
                 });
             }
         }
@@ -69,18 +69,20 @@ pub(super) fn interval(keepers: &[&Mirror]) -> Option<SignedDuration> {
 }
 
 /// The time that somebody wrote on the Mirror, unless the image has been looked at since.
-fn refresh(mirror: &Mirror, checked_at: Timestamp) -> Option<Timestamp> {
+pub(super) fn refresh(mirror: &Mirror, checked_at: Timestamp) -> Option<Timestamp> {
     let text = mirror.annotations().get(keys::REFRESH_ANNOTATION)?;
     text.parse().ok().filter(|time| *time > checked_at)
 }
 
 /// The turn of an image after that time. Each has a place of its own in the interval, so that they are spread over it.
+///
+/// Turns are on whole seconds, as times are in a status: one a little after the second would come again with the next plan.
 fn next_turn(after: Timestamp, interval: SignedDuration, name: &str) -> Timestamp {
-    let interval = interval.as_millis().max(1);
-    let place = i128::from(hash(&name)) % interval;
-    let turns = (i128::from(after.as_millisecond()) - place).div_euclid(interval) + 1;
-    let turn = i64::try_from(turns * interval + place).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(turn).unwrap_or(Timestamp::MAX)
+    let interval = interval.as_secs().max(1);
+    let place = i64::try_from(hash(&name) % interval.unsigned_abs()).unwrap_or_default();
+    let turns = (after.as_second() - place).div_euclid(interval).saturating_add(1);
+    let turn = turns.saturating_mul(interval).saturating_add(place);
+    Timestamp::from_second(turn).unwrap_or(Timestamp::MAX)
 }
 
 /// The pause after that many attempts failed. `key` tells it apart from others, so that they do not come back in step.
@@ -111,13 +113,6 @@ pub(super) fn pause(
     };
     let own = spread(own, &(key, attempts));
     retry_after.map_or(own, |asked| asked.max(own))
-}
-
-/// The same, give or take a quarter.
-fn spread(duration: SignedDuration, key: &impl std::hash::Hash) -> SignedDuration {
-    let share = i64::try_from(hash(key) % 501).unwrap_or(0);
-    let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 1_000);
-    SignedDuration::from_millis(milliseconds.saturating_mul(750 + share) / 1_000)
 }
 
 fn hash(key: &impl std::hash::Hash) -> u64 {

@@ -18,7 +18,7 @@ pub(super) struct Verdict {
     pub(super) message: String,
     /// What the registry asked for.
     pub(super) retry_after: Option<SignedDuration>,
-    /// Whether other credentials could change it.
+    /// Whether other credentials, or other authorities, could change it.
     pub(super) is_about_access: bool,
     /// Whether it is the original that is not to be had.
     pub(super) is_about_original: bool,
@@ -59,7 +59,10 @@ impl From<&Error> for Verdict {
         let retry_after = registry.and_then(RegistryError::retry_after);
         Self {
             retry_after: retry_after.and_then(|pause| SignedDuration::try_from(pause).ok()),
-            is_about_access: registry.is_some_and(RegistryError::may_be_about_credentials),
+            is_about_access: registry.is_some_and(|error| {
+                let is_unknown = matches!(error, RegistryError::Unreachable { .. }) && !error.is_transient();
+                is_unknown || error.may_be_about_credentials()
+            }),
             is_about_original: matches!(error, Error::Read { .. }),
             ..Self::new(reason, chain(error))
         }

@@ -1,4 +1,4 @@
-//! What is done outside the loop: looks at registries, copies, and writes to the API server.
+//! What is done outside the loop, beside looks: copies, and writes to the API server.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +8,7 @@ use std::{
     },
 };
 
-use coral_api::{
-    FailureReason, ImageReference, Mirror, MirrorStatus, MirroredImage, MirroredImageSpec, MirroredImageStatus, keys,
-};
+use coral_api::{ImageReference, Mirror, MirrorStatus, MirroredImage, MirroredImageSpec, MirroredImageStatus, keys};
 use kube::{
     Api, Client, Resource as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -18,124 +16,11 @@ use kube::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{
-    access::{Access, Accesses, Way},
-    verdict::Verdict,
-};
+use super::{access::Accesses, look::Target, verdict::Verdict};
 use crate::{Job, Observer, Outcome};
 
-/// One copy that is looked at.
-#[derive(Clone)]
-pub(super) struct Target {
-    pub(super) mirror: Arc<Mirror>,
-    /// The place of the destination in the Mirror's list.
-    pub(super) index: usize,
-    pub(super) reference: ImageReference,
-    /// What the copy is known to be.
-    pub(super) digest: Option<String>,
-}
-
-impl Target {
-    pub(super) fn way(&self) -> Way {
-        (kube::ResourceExt::name_any(&*self.mirror), self.index)
-    }
-}
-
-/// What a look has shown.
-pub(super) struct Looked {
-    /// The object's name.
-    pub(super) name: String,
-    pub(super) image: ImageReference,
-    /// The digest of the original. `None`: nobody could ask, for want of a Secret.
-    pub(super) origin: Option<Result<String, Verdict>>,
-    pub(super) copies: Vec<(Target, Seen)>,
-}
-
-/// How a copy is.
-pub(super) enum Seen {
-    /// It is what the original is.
-    Equal,
-    /// It is what it was, but nobody knows what the original is.
-    Unchanged,
-    /// It is not there, or something else.
-    Missing,
-    /// It cannot be told.
-    Unknown(Verdict),
-}
-
-/// Looks at the original once, and at each copy.
-pub(super) async fn look(accesses: Accesses, name: String, image: ImageReference, targets: Vec<Target>) -> Looked {
-    let mut ways: Vec<(Target, Result<Arc<Access>, Verdict>)> = Vec::with_capacity(targets.len());
-    for target in targets {
-        let access = accesses.get(&target.mirror, target.index).await;
-        ways.push((target, access));
-    }
-    let origin = original(&image, &ways).await;
-    let mut copies = Vec::with_capacity(ways.len());
-    for (target, access) in ways {
-        let expected = match &origin {
-            Some(Ok(digest)) => Some(digest.clone()),
-            _ => target.digest.clone(),
-        };
-        let is_known = matches!(origin, Some(Ok(_)));
-        let seen = match (access, expected) {
-            (Err(verdict), _) => Seen::Unknown(verdict),
-            (Ok(_), None) => Seen::Missing,
-            (Ok(access), Some(digest)) => match access.copier.has(&target.reference, &digest).await {
-                Ok(true) if is_known => Seen::Equal,
-                Ok(true) => Seen::Unchanged,
-                Ok(false) => Seen::Missing,
-                Err(error) => Seen::Unknown(Verdict::from(&error)),
-            },
-        };
-        copies.push((target, seen));
-    }
-    let refused = |verdict: &Verdict| verdict.is_about_access || verdict.reason == FailureReason::PullSecretUnreadable;
-    for (target, seen) in &copies {
-        let is_refused = matches!(seen, Seen::Unknown(verdict) if refused(verdict))
-            || matches!(&origin, Some(Err(verdict)) if refused(verdict));
-        if is_refused {
-            accesses.forget(&target.way().0).await;
-        }
-    }
-    Looked {
-        name,
-        image,
-        origin,
-        copies,
-    }
-}
-
-/// Asks with the credentials of one Mirror after the other, as long as other credentials may help.
-async fn original(
-    image: &ImageReference,
-    ways: &[(Target, Result<Arc<Access>, Verdict>)],
-) -> Option<Result<String, Verdict>> {
-    let mut asked = BTreeMap::new();
-    for (target, access) in ways {
-        if let Ok(access) = access {
-            asked.entry(target.way().0).or_insert(access);
-        }
-    }
-    let mut failure: Option<Verdict> = None;
-    for access in asked.into_values() {
-        match access.copier.original(image).await {
-            Ok(digest) => return Some(Ok(digest)),
-            Err(error) => {
-                let mut verdict = Verdict::from(&error);
-                let goes_on = verdict.is_about_access;
-                if let Some(missing) = access.missing.clone().filter(|_| goes_on) {
-                    verdict = missing;
-                }
-                failure = Some(verdict);
-                if !goes_on {
-                    break;
-                }
-            }
-        }
-    }
-    failure.map(Err)
-}
+/// Bytes to send from which on it is worth a look whether other copies have them.
+const WORTH: u64 = 1024 * 1024;
 
 /// Something that happened to a copy.
 pub(super) struct Copied {
@@ -146,8 +31,11 @@ pub(super) struct Copied {
 }
 
 /// A batch of copies to one destination.
+#[derive(Default)]
 pub(super) struct Batch {
     pub(super) jobs: Vec<(String, ImageReference, Target)>,
+    /// Copies that the registry of the destination has, with their digests: they may have what these need.
+    pub(super) siblings: Vec<(ImageReference, String)>,
 }
 
 /// Tells of each image of a batch as it ends.
@@ -211,7 +99,11 @@ pub(super) async fn copy(
         names: names.collect(),
         bytes,
     });
-    let outcomes = access.copier.copy(jobs, reporter).await;
+    let prepared = access.copier.prepare(jobs).await;
+    if prepared.bytes_to_send() >= WORTH {
+        access.copier.recall(batch.siblings).await;
+    }
+    let outcomes = access.copier.carry_out(prepared, reporter).await;
     let is_refused = |outcome: &Outcome| {
         let error = outcome.result.as_ref().err();
         error.is_some_and(|error| Verdict::from(error).is_about_access)

@@ -11,16 +11,11 @@ use futures::{
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, watcher},
-    },
+    runtime::{WatchStreamExt as _, watcher},
 };
 
 use crate::user::{Kind, Labels, Sketch, User};
 
-/// How long the API server is asked to keep a watch open, in seconds. Then it is begun again where it ended.
-const WATCH_SECONDS: u32 = 60;
 /// Objects in one page of a list, which is in memory before it is pruned.
 const PAGE_SIZE: u32 = 200;
 
@@ -54,20 +49,14 @@ pub(super) fn events(client: &Client) -> impl Stream<Item = Event> + Unpin + use
     stream::select_all(own.into_iter().chain(users))
 }
 
-/// Everything that happens to the objects of one kind. A watch that breaks is begun again, with growing pauses.
+/// Everything that happens to the objects of one kind.
 fn watch<K>(api: Api<K>, kind: &'static str) -> impl Stream<Item = watcher::Event<K>> + Send + use<K>
 where
     K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
-    watcher(api, config)
-        .backoff(coral_runtime::watch_backoff())
+    coral_runtime::watch(api, kind, PAGE_SIZE)
         .modify(|object| object.meta_mut().managed_fields = None)
-        .filter_map(move |event| async move {
-            event
-                .inspect_err(|error| tracing::warn!(kind, error = %error, "A watch broke; it is begun again"))
-                .ok()
-        })
+        .filter_map(async |event| event.ok())
 }
 
 /// What is known.

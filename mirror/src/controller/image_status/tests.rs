@@ -35,7 +35,7 @@ fn known(state: CopyState, digest: Option<&str>) -> (MirroredImageStatus, Vec<Ta
     let mut status = fitted(&wanted(true), &[&mirror()], None, Some(1), at(0));
     status.destinations[0].state = state;
     status.destinations[0].digest = digest.map(str::to_owned);
-    let targets = targets(&wanted(true), &[mirror()], &status);
+    let targets = targets(&wanted(true), &[mirror()], &status, at(0));
     (status, targets)
 }
 
@@ -117,6 +117,14 @@ fn looks_say_what_is_there_and_what_is_to_be_copied() {
             Seen::Missing,
             (Present, Some(OriginState::Available), None, 1),
         ),
+        (
+            "gone behind our back",
+            Present,
+            Some(Ok(OLD)),
+            Seen::Missing,
+            (Copying, Some(OriginState::Available), None, 1),
+        ),
+        ("its turn", Present, None, Seen::Unchanged, (Present, None, None, 0)),
         (
             "original gone, copy there",
             Present,
