@@ -1,5 +1,7 @@
 //! The command line: kubectl's manners, and Coral's verbs.
 
+mod misread;
+
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +26,8 @@ use crate::{
     },
     exit, human, naming,
 };
+
+pub(crate) use misread::read;
 
 /// Have images on nodes before anyone needs them, and see where they are.
 #[derive(Debug, Parser)]

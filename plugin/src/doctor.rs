@@ -15,6 +15,7 @@ pub(crate) mod facts;
 pub(crate) mod gather;
 mod group;
 mod kubelets;
+mod mirrors;
 mod nodes;
 mod prefetches;
 pub(crate) mod report;
@@ -59,6 +60,7 @@ pub(crate) enum Check {
     Kubelets,
     Nodes,
     Prefetches,
+    Mirrors,
     Rights,
 }
 
@@ -106,6 +108,7 @@ impl Check {
             Self::Kubelets => "kubelets",
             Self::Nodes => "nodes",
             Self::Prefetches => "prefetches",
+            Self::Mirrors => "mirrors",
             Self::Rights => "rights",
         }
     }
@@ -201,6 +204,7 @@ pub(crate) fn diagnose(facts: &Facts) -> Vec<Finding> {
     findings.extend(kubelets::check(facts));
     findings.extend(nodes::check(facts));
     findings.extend(prefetches::check(facts));
+    findings.extend(mirrors::check(facts));
     findings.extend(access::check(facts));
     findings
 }

@@ -63,8 +63,16 @@ pub(crate) enum Error {
     NotConfirmed,
     #[error("without Coral, new pods of {workloads} find no node, or no image")]
     WouldStrand { workloads: String },
-    #[error("timed out after {} waiting until {object} is gone", human::duration(*after))]
-    NotGone { object: String, after: Duration },
+    #[error(
+        "timed out after {} waiting until {object} is gone{}",
+        human::duration(*after),
+        if held_by.is_empty() { String::new() } else { format!(", which its finalizers hold: {}", held_by.join(", ")) }
+    )]
+    NotGone {
+        object: String,
+        after: Duration,
+        held_by: Vec<String>,
+    },
     #[error("failed to apply {object}: {message}")]
     ApplyConflict { object: String, message: String },
     #[error("timed out after {} waiting until Coral runs: {waiting}", human::duration(*after))]

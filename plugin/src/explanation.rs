@@ -8,11 +8,15 @@ use serde_json::Value;
 use crate::{
     human,
     matrix::{Cell, CellState, Matrix},
+    originals::{as_written, is_relayed, relay_advice},
     workload,
 };
 
 /// Nodes that are named before the rest is counted.
 const NODES_NAMED: usize = 3;
+
+/// What the kubelet says of a container whose image it could not pull.
+const PULL_FAILURES: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
 
 /// A node, as far as Pods choose by it.
 #[derive(Clone, Debug, Default)]
@@ -33,16 +37,17 @@ pub(crate) fn headline(pod: &Value) -> String {
     )
 }
 
-/// Why it waits, in sentences; and what could be done about each.
+/// Why it waits, in sentences; and what could be done about each. Images are called as people wrote them, and so is their place chosen.
 pub(crate) fn reasons(pod: &Value, nodes: &[NodeFacts], matrix: &Matrix) -> Vec<String> {
+    let written = as_written(pod);
     match pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
-        Some(node) => on_a_node(pod, node, matrix),
-        None => on_no_node(pod, nodes, matrix),
+        Some(node) => on_a_node(pod, &written, node, matrix),
+        None => on_no_node(&written, nodes, matrix),
     }
 }
 
 /// The Pod has its node: its containers wait, or they run.
-fn on_a_node(pod: &Value, node: &str, matrix: &Matrix) -> Vec<String> {
+fn on_a_node(pod: &Value, written: &Value, node: &str, matrix: &Matrix) -> Vec<String> {
     let mut reasons = Vec::new();
     let statuses = ["initContainerStatuses", "containerStatuses"];
     let statuses = statuses.into_iter().filter_map(|field| pod["status"][field].as_array());
@@ -51,9 +56,10 @@ fn on_a_node(pod: &Value, node: &str, matrix: &Matrix) -> Vec<String> {
         let (Some(reason), Some(name)) = (waiting["reason"].as_str(), status["name"].as_str()) else {
             continue;
         };
-        let Some(image) = container_image(pod, name) else {
+        let (Some(image), Some(runs)) = (container_image(written, name), container_image(pod, name)) else {
             continue;
         };
+        let copy = Some(runs).filter(|runs| *runs != image);
         let state = match matrix.cell(node, image) {
             Some(cell) if cell.state == CellState::Failed => format!("on {node} it {}", state(cell)),
             Some(cell) => format!("on {node} it is {}", state(cell)),
@@ -71,10 +77,15 @@ fn on_a_node(pod: &Value, node: &str, matrix: &Matrix) -> Vec<String> {
             _ => String::new(),
         };
         let message = waiting["message"].as_str().map(|message| format!(" ({message})"));
+        let copy_name = copy.map(|copy| format!(", by its copy {copy}"));
+        let relay = copy.filter(|copy| is_relayed(copy) && PULL_FAILURES.contains(&reason));
+        let relay = relay.map(|_| format!("; {}", relay_advice()));
         reasons.push(format!(
-            "container {name} waits for {}: {state}{help}; the kubelet says {reason}{}",
+            "container {name} waits for {}{}: {state}{help}; the kubelet says {reason}{}{}",
             familiar(image),
-            message.unwrap_or_default()
+            copy_name.unwrap_or_default(),
+            message.unwrap_or_default(),
+            relay.unwrap_or_default()
         ));
     }
     if reasons.is_empty() {
@@ -351,6 +362,24 @@ mod tests {
             required_labels(&spec(&json!([term("image.stvz.io/a"), term("zone")]))),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn a_container_that_waits_for_a_copy_is_explained_by_what_people_wrote() {
+        let mut pod = injected();
+        let note = json!({"nginx": "nginx:1.29"}).to_string();
+        pod["metadata"]["annotations"] = json!({"image.stvz.io/original-images": note});
+        pod["spec"]["containers"][0]["image"] = "localhost:7439/mirror/docker.io/library/nginx:1.29".into();
+        let present = matrix(&[("node-1", "redis:8", json!({"state": "Present"}))]);
+        let text = |pod: &Value| reasons(pod, &[node("node-1", &[&key("redis:8")])], &present).join("\n");
+        // Where it may go is told by the label of the original.
+        insta::assert_snapshot!(text(&pod), @"no Prefetch asks for nginx:1.29 on a node that the pod could go to: `kubectl coral prefetch nginx:1.29`");
+        pod["spec"]["nodeName"] = "node-1".into();
+        let waiting = |reason: &str| json!([{"name": "nginx", "state": {"waiting": {"reason": reason, "message": "connection refused"}}}]);
+        pod["status"]["containerStatuses"] = waiting("ErrImagePull");
+        insta::assert_snapshot!(text(&pod), @"container nginx waits for nginx:1.29, by its copy localhost:7439/mirror/docker.io/library/nginx:1.29: no Prefetch asks for it on node-1; the kubelet says ErrImagePull (connection refused); nodes get this copy from a relay on the node: look at the DaemonSet coral-relay and at coral-registry-0, for example with `kubectl -n coral-system get pods -o wide`; nodes and the kubelet try again by themselves");
+        pod["status"]["containerStatuses"] = waiting("CreateContainerError");
+        assert!(!text(&pod).contains("relay"), "{}", text(&pod));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use coral_api::{FailureReason, ImageReference};
 
-/// What to do, as a sentence for a `hint:` line.
+use crate::originals::{is_relayed, relay_advice};
+
+/// What to do, as a sentence for a `hint:` line. `image` is what the node asked for.
 pub(crate) fn advice(reason: FailureReason, image: &str) -> String {
     let registry = image
         .parse::<ImageReference>()
@@ -12,6 +14,7 @@ pub(crate) fn advice(reason: FailureReason, image: &str) -> String {
         FailureReason::Unauthorized => format!(
             "{registry} wants credentials: name a pull secret of this namespace in spec.imagePullSecrets of the Prefetch, and check the spelling, since registries also answer so for images that do not exist"
         ),
+        FailureReason::RegistryUnavailable if is_relayed(image) => relay_advice(),
         FailureReason::RegistryUnavailable => {
             format!("check that the nodes reach {registry} (DNS, proxy, firewall, certificate); Coral tries again by itself")
         }
@@ -54,6 +57,16 @@ mod tests {
         let text = advice(FailureReason::NotFound, "ghcr.io/acme/app:v1");
         assert_eq!(text, "check the name and the tag: ghcr.io has no such image");
         assert!(advice(FailureReason::Unauthorized, "nginx:1.29").starts_with("docker.io wants credentials"));
+    }
+
+    #[test]
+    fn advice_for_copies_speaks_of_the_relay() {
+        let text = advice(
+            FailureReason::RegistryUnavailable,
+            "localhost:7439/mirror/docker.io/library/nginx:1.29",
+        );
+        assert!(text.contains("coral-relay"), "{text}");
+        assert!(advice(FailureReason::RegistryUnavailable, "nginx:1.29").contains("reach docker.io"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Failure {
     pub(crate) attempts: i32,
     pub(crate) next_attempt: Option<Timestamp>,
     pub(crate) state: CellState,
+    /// The copy that the node was to pull instead, if that is known.
+    pub(crate) copy: Option<String>,
 }
 
 impl Failure {
@@ -82,6 +84,7 @@ pub(crate) fn collect<'a>(matrix: &Matrix, prefetches: impl IntoIterator<Item = 
                 attempts: failure.attempts,
                 next_attempt: failure.next_attempt_time.as_ref().map(|time| time.0),
                 state: cell.state,
+                copy: cell.copy.clone(),
             })
         })
         .collect();
@@ -103,6 +106,7 @@ pub(crate) fn collect<'a>(matrix: &Matrix, prefetches: impl IntoIterator<Item = 
             attempts: failure.attempts,
             next_attempt: failure.next_attempt_time.as_ref().map(|time| time.0),
             state: CellState::Failed,
+            copy: None,
         });
     }
     if !prefetches.is_empty() && prefetches.iter().all(|prefetch| is_finished(prefetch)) {
@@ -144,7 +148,8 @@ pub(crate) fn render(groups: &[Group], now: Timestamp) -> String {
         if let Some(attempts) = attempts(first, now) {
             let _ = writeln!(text, "  {attempts}");
         }
-        let _ = writeln!(text, "  hint: {}", advice(first.reason, &first.image));
+        let asked = first.copy.as_deref().unwrap_or(&first.image);
+        let _ = writeln!(text, "  hint: {}", advice(first.reason, asked));
     }
     text
 }
@@ -260,6 +265,7 @@ mod tests {
             attempts: 1,
             next_attempt: None,
             state: CellState::Failed,
+            copy: None,
         });
         let text = render(&group(failures.collect()), Timestamp::UNIX_EPOCH);
         assert!(

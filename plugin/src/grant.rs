@@ -82,23 +82,27 @@ mod tests {
 
     #[test]
     fn the_role_is_about_one_secret_and_nothing_else() {
-        let [(_, role), (_, binding)] = objects("shop", "regcred", keys::AGENT_SERVICE_ACCOUNT, "coral-system");
-        assert_eq!(
-            role["rules"],
-            json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["regcred"], "verbs": ["get"]}])
-        );
-        assert_eq!(
-            role["metadata"],
-            json!({
-                "name": "coral-agent-regcred",
-                "namespace": "shop",
-                "labels": {"app.kubernetes.io/managed-by": "kubectl-coral"},
-            })
-        );
-        assert_eq!(binding["roleRef"]["name"], "coral-agent-regcred");
-        assert_eq!(
-            binding["subjects"],
-            json!([{"kind": "ServiceAccount", "name": "coral-agent", "namespace": "coral-system"}])
-        );
+        for reader in [keys::AGENT_SERVICE_ACCOUNT, keys::MIRROR_SERVICE_ACCOUNT] {
+            let name = format!("{reader}-regcred");
+            let [(_, role), (_, binding)] = objects("shop", "regcred", reader, "coral-system");
+            assert_eq!(
+                role["rules"],
+                json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["regcred"], "verbs": ["get"]}])
+            );
+            assert_eq!(
+                role["metadata"],
+                json!({
+                    "name": name,
+                    "namespace": "shop",
+                    "labels": {"app.kubernetes.io/managed-by": "kubectl-coral"},
+                })
+            );
+            assert_eq!(binding["metadata"], role["metadata"]);
+            assert_eq!(binding["roleRef"]["name"], name.as_str());
+            assert_eq!(
+                binding["subjects"],
+                json!([{"kind": "ServiceAccount", "name": reader, "namespace": "coral-system"}])
+            );
+        }
     }
 }

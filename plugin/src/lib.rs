@@ -35,6 +35,7 @@ mod matrix;
 mod mirror;
 mod naming;
 mod near;
+mod originals;
 mod output;
 mod prefetches;
 mod printer;
@@ -47,7 +48,7 @@ mod workload;
 
 use std::{env, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use crate::{cli::Cli, printer::Printer};
 
@@ -65,7 +66,7 @@ pub fn run() -> ExitCode {
         let _ = Printer::new().data(complete::answer(command(), &words));
         return ExitCode::SUCCESS;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match cli::read(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return cli::refuse(&error),
     };

@@ -64,6 +64,8 @@ pub(crate) struct Cell {
     pub(crate) digest: Option<String>,
     pub(crate) size: Option<u64>,
     pub(crate) priority: i32,
+    /// The name by which the node pulls it, where that is a copy's.
+    pub(crate) copy: Option<String>,
 }
 
 /// Where an image stands on a node, as people see it.
@@ -431,6 +433,7 @@ fn cell(desired: &DesiredImage, reported: Option<&ImageStatus>, now: Timestamp) 
         digest: reported.and_then(|image| image.digest.clone()),
         size: reported.and_then(|image| u64::try_from(image.size_bytes?).ok()),
         priority: desired.priority,
+        copy: desired.pull_as.clone(),
     }
 }
 

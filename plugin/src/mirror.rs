@@ -8,7 +8,7 @@
 //!   Docker's configuration ──logins──┘   └──tally──► display (stderr), report (stdout)
 //! ```
 
-mod advice;
+pub(crate) mod advice;
 pub(crate) mod collection;
 pub(crate) mod display;
 pub(crate) mod failure;
@@ -51,6 +51,8 @@ pub(crate) enum Error {
     File { path: PathBuf, reason: String },
     #[error("failed to read {}: {error}", path.display())]
     Authorities { path: PathBuf, error: InvalidAuthorities },
+    #[error("{registry} is to be reached in two ways")]
+    TwoWays { registry: String },
     #[error(transparent)]
     Proxy(#[from] InvalidProxy),
     #[error("failed to start: {0}")]
@@ -91,6 +93,9 @@ impl Error {
                 "a place for several ends with a slash, and each copy keeps its name below it: {}/",
                 destination.trim_end_matches('/')
             )),
+            Self::TwoWays { .. } => {
+                Some("--source-ca names one Secret for a registry, and --source-plain-http does without".to_owned())
+            }
             Self::Name(_) => Some("--naming flat makes names of one level".to_owned()),
             Self::Proxy(_) => {
                 Some("only HTTP proxies are supported; NO_PROXY lists what is reached without".to_owned())
@@ -117,7 +122,9 @@ impl Error {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             // Nothing was asked of anybody.
-            Self::Place { .. } | Self::OneName { .. } | Self::Digest { .. } | Self::Name(_) => exit::USAGE,
+            Self::Place { .. } | Self::OneName { .. } | Self::Digest { .. } | Self::Name(_) | Self::TwoWays { .. } => {
+                exit::USAGE
+            }
             Self::Stalled { .. } => exit::IMAGES_FAILED,
             Self::TimedOut { .. } => exit::TIMED_OUT,
             Self::Interrupted { .. } => exit::INTERRUPTED,

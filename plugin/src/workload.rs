@@ -1,6 +1,6 @@
 //! Images in objects that have pods: Pods themselves, and everything with a pod template.
 
-use kube::core::ApiResource;
+use kube::{ResourceExt as _, api::DynamicObject, core::ApiResource};
 use serde_json::{Value, json};
 
 use crate::{manifests, naming};
@@ -82,6 +82,12 @@ pub(crate) fn parse(text: &str) -> Result<Workload, String> {
     let kind = Kind::named(kind).ok_or_else(|| format!("{kind:?} has no pods; what has is {}", kinds()))?;
     let name = naming::parse_name(name).map_err(|error| error.to_string())?;
     Ok(Workload { kind, name })
+}
+
+/// Whether a controller made the object. What belongs to a workload is of it, or of what it was before: only the workload counts.
+pub(crate) fn is_owned(object: &DynamicObject) -> bool {
+    let owners = object.owner_references();
+    owners.iter().any(|owner| owner.controller == Some(true))
 }
 
 /// The specs of the pods of an object, or of every object of a list. An object without pods has none.

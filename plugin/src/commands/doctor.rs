@@ -31,6 +31,7 @@ Check the installation from outside, and say what to do about what is wrong.
   kubelets        settings that defeat prefetching: garbage collection, verification of credentials
   nodes           disk pressure, startup taints that stay, labels of images that are not there
   prefetches      selectors that match no node, pull secrets that nobody may read
+  mirrors         do images get copied; Secrets, relays on nodes, the webhook's rewriting, the registry's collector
   rights          of Coral's service accounts, and yours
 
 A problem is something that Coral is for and that does not work; a warning is something that works otherwise than somebody probably \

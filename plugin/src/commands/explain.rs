@@ -16,7 +16,9 @@ use crate::{
     layout::{self, Wanted},
     manifests,
     matrix::Matrix,
-    naming, output,
+    naming,
+    originals::as_written,
+    output,
     printer::Printer,
     workload,
 };
@@ -51,7 +53,7 @@ impl ExplainArgs {
             let pod: DynamicObject = cluster.request(async |client| api(client).get(&name).await).await?;
             let pod = output::object(&pod, &resource)?;
             let now = Timestamp::now();
-            let mut matrix = Matrix::of_images(workload::images_of_pod(&pod["spec"]));
+            let mut matrix = Matrix::of_images(workload::images_of_pod(&as_written(&pod)["spec"]));
             cluster
                 .list(Api::<NodeImages>::all, |node| matrix.insert(&node, now))
                 .await?;

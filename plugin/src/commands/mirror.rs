@@ -19,9 +19,9 @@ use crate::{cli::ClusterArgs, client::Cluster, error::Error, printer::Printer};
 /// Keep copies of images in a registry of one's own
 #[derive(Args, Debug)]
 #[command(
-    args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
+    override_usage = "kubectl coral mirror [OPTIONS] --to <REGISTRY[/PREFIX]> [IMAGE]...\n       kubectl coral mirror <COMMAND>",
     long_about = "\
 Keep copies of images in a registry of one's own.
 

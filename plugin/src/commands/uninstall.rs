@@ -262,15 +262,16 @@ impl Uninstalling<'_> {
                         api.get_metadata_opt(&name).await
                     })
                     .await;
-                match found {
-                    Ok(Some(found)) if found.metadata.uid == object.metadata.uid => {}
+                let held_by = match found {
+                    Ok(Some(found)) if found.metadata.uid == object.metadata.uid => found.metadata.finalizers,
                     Ok(_) | Err(RequestError::NotFound { .. } | RequestError::NotInstalled) => break,
                     Err(error) => return Err(error.into()),
-                }
+                };
                 if Instant::now() >= self.end {
                     return Err(Error::NotGone {
                         object: full_name,
                         after: self.timeout,
+                        held_by: held_by.unwrap_or_default(),
                     });
                 }
                 steps.show(&format!("waiting until {full_name} is gone"));

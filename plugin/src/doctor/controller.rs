@@ -34,7 +34,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         )),
         // Without a pod that runs nobody can hold it, and that has been said.
         Ok(_) if !is_running(facts, CONTROLLER) => {}
-        Ok(lease) => match leads(lease.as_ref()) {
+        Ok(lease) => match leads(lease.as_ref(), "nothing is planned") {
             Ok(holder) => leader = format!("{holder} leads"),
             Err(what) => findings.push(
                 Finding::problem(Check::Controller, what)
@@ -52,15 +52,13 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Who leads, or what is wrong with the Lease.
-fn leads(lease: Option<&LeaseFacts>) -> Result<&str, String> {
+/// Who leads, or what is wrong with the Lease and what comes of it.
+pub(super) fn leads<'a>(lease: Option<&'a LeaseFacts>, so: &str) -> Result<&'a str, String> {
     let lease = lease.ok_or("there is no Lease, so no controller has ever led")?;
     let holder = lease.holder.as_deref().filter(|holder| !holder.is_empty());
-    let holder = holder.ok_or("no controller leads, so nothing is planned")?;
+    let holder = holder.ok_or_else(|| format!("no controller leads, so {so}"))?;
     match lease.moved {
-        Some(false) => Err(format!(
-            "{holder} leads and does not renew the Lease, so nothing is planned"
-        )),
+        Some(false) => Err(format!("{holder} leads and does not renew the Lease, so {so}")),
         _ => Ok(holder),
     }
 }

@@ -1,5 +1,7 @@
 //! What is known of an installation, and what could not be read. Of nodes only what is looked at is kept: there may be thousands.
 
+pub(crate) mod mirrors;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::{
@@ -14,6 +16,7 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use serde_json::Value;
 
+use self::mirrors::MirrorsFacts;
 use super::certificate::Certificate;
 use crate::client::RequestError;
 
@@ -82,6 +85,7 @@ pub(crate) struct Facts {
     pub(crate) nodes: Looked<Vec<NodeFacts>>,
     pub(crate) reports: Looked<BTreeMap<String, Report>>,
     pub(crate) prefetches: Looked<Vec<PrefetchFacts>>,
+    pub(crate) mirrors: MirrorsFacts,
     pub(crate) kubelets: Kubelets,
     pub(crate) access: AccessFacts,
 }
@@ -114,7 +118,7 @@ pub(crate) struct PodFacts {
     pub(crate) image_ids: Vec<String>,
 }
 
-/// The Lease of the controllers.
+/// A Lease of controllers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LeaseFacts {
     pub(crate) holder: Option<String>,

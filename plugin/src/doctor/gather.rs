@@ -4,6 +4,7 @@
 
 mod access;
 mod kubelets;
+mod mirrors;
 mod parts;
 mod webhook;
 
@@ -70,11 +71,15 @@ pub(crate) async fn gather(cluster: &Cluster, bounds: Bounds, steps: &mut Option
     let (parts, pods, lease, webhook) = futures::join!(
         parts::parts(cluster, &namespace),
         parts::pods(cluster, &namespace),
-        lease(cluster, &namespace),
+        lease(cluster, &namespace, CONTROLLER),
         webhook::webhook(cluster, &namespace, is_absent),
     );
-    show("looking at nodes and Prefetches");
-    let ((nodes, reports), prefetches) = futures::join!(nodes_and_reports(cluster), prefetches(cluster));
+    show("looking at nodes, Prefetches and Mirrors");
+    let ((nodes, reports), prefetches, mirrors) = futures::join!(
+        nodes_and_reports(cluster),
+        prefetches(cluster),
+        mirrors::mirrors(cluster, &namespace)
+    );
     show("looking at kubelets and rights");
     let kubelets = async {
         match &nodes {
@@ -109,6 +114,7 @@ pub(crate) async fn gather(cluster: &Cluster, bounds: Bounds, steps: &mut Option
         nodes,
         reports,
         prefetches,
+        mirrors,
         kubelets,
         access: access?,
     })
@@ -172,11 +178,11 @@ fn value(object: &DynamicObject, resource: &ApiResource) -> Looked<serde_json::V
 }
 
 /// The Lease; one that looks old, twice, for clocks differ.
-async fn lease(cluster: &Cluster, namespace: &str) -> Looked<Option<LeaseFacts>> {
+async fn lease(cluster: &Cluster, namespace: &str, name: &str) -> Looked<Option<LeaseFacts>> {
     let look = async || {
         let leases = |client: Client| Api::<Lease>::namespaced(client, namespace);
         let lease = cluster
-            .request(async |client| leases(client).get_opt(CONTROLLER).await)
+            .request(async |client| leases(client).get_opt(name).await)
             .await?;
         Looked::Ok(lease.and_then(|lease| lease.spec))
     };

@@ -1,5 +1,6 @@
 //! What the facts mean, case by case, and how it is told. Here is what the cases share, and those of who sees little.
 
+mod mirrors;
 mod parts;
 mod report;
 mod surroundings;
@@ -16,7 +17,7 @@ use super::{
     diagnose,
     facts::{
         AccessFacts, Facts, Grant, Kubelets, LeaseFacts, Looked, NodeFacts, PodFacts, PrefetchFacts,
-        Report as AgentReport, ResourceType, Right, Trial, Unread, WebhookFacts, WebhookSecret,
+        Report as AgentReport, ResourceType, Right, Trial, Unread, WebhookFacts, WebhookSecret, mirrors::MirrorsFacts,
     },
     group,
 };
@@ -187,6 +188,12 @@ fn healthy() -> Facts {
             ("node-2".to_owned(), agent_report()),
         ])),
         prefetches: Ok(vec![prefetch("web")]),
+        mirrors: MirrorsFacts {
+            all: Ok(Vec::new()),
+            secrets: Vec::new(),
+            lease: Ok(None),
+            collector: Ok(None),
+        },
         kubelets: Kubelets {
             of: 2,
             asked: BTreeMap::from([
@@ -333,6 +340,7 @@ fn who_may_look_at_nothing_is_told_so_and_no_problem_is_made_up() {
         facts.nodes = Err(forbidden());
         facts.reports = Err(forbidden());
         facts.prefetches = Err(forbidden());
+        facts.mirrors.all = Err(forbidden());
         facts.kubelets = Kubelets::default();
     };
     let found = found(blind);

@@ -17,7 +17,11 @@ pub(crate) fn advice(reason: FailureReason, image: &str, registry: &str) -> Stri
                 .to_owned()
         }
         FailureReason::RegistryUnavailable | FailureReason::Timeout => {
-            format!("check that Coral's Pods reach {place} (DNS, proxy, firewall, certificate: caSecretName); Coral tries again by itself")
+            let field = if is_about_copy { "caSecretName" } else { "spec.sources" };
+            format!(
+                "check that Coral's Pods reach {place} (DNS, proxy, firewall, certificate: {field}), or, where it answered with an error, \
+                 what it logs; Coral tries again by itself"
+            )
         }
         FailureReason::RateLimited => {
             format!("{origin} asks for fewer requests: spec.sourceSecrets or a longer spec.refreshInterval help; Coral tries again by itself")
@@ -38,7 +42,11 @@ mod tests {
     fn advice_names_the_registry_that_it_is_about() {
         assert!(advice(FailureReason::NotFound, "nginx:1", "r.lan").contains("docker.io has no such image"));
         assert!(advice(FailureReason::RegistryUnavailable, "nginx:1", "r.lan").contains("reach r.lan"));
-        assert!(advice(FailureReason::RegistryUnavailable, "nginx:1", "").contains("reach docker.io"));
+        let origin = advice(FailureReason::RegistryUnavailable, "nginx:1", "");
+        assert!(
+            origin.contains("reach docker.io") && origin.contains("spec.sources"),
+            "{origin}"
+        );
         assert!(advice(FailureReason::NoSpace, "nginx:1", "r.lan").contains("r.lan is full"));
     }
 }

@@ -13,7 +13,9 @@ pub(crate) fn hint(error: &coral_mirror::Error) -> Option<String> {
             "there is no such image, or it is hidden from you: `docker login` lets this command in, too".to_owned()
         }
         error @ RegistryError::Unreachable { host, .. } if !error.is_transient() => {
-            format!("--ca-file names the authority of its certificate; --plain-http {host} does without TLS")
+            format!(
+                "--ca-file {host}=FILE names the authority of its certificate; --plain-http {host} does without TLS"
+            )
         }
         error if error.is_transient() => {
             "the same command goes on from here; what is there is not sent again".to_owned()

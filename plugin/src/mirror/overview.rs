@@ -19,6 +19,8 @@ use crate::{
 const SHORT_DIGEST: usize = 12;
 /// Images that are named before the rest is counted.
 const IMAGES_NAMED: usize = 5;
+/// Columns of a terminal that the name of an image has at least, whatever does not fit then.
+const LEAST_NAME: usize = 16;
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
 
@@ -51,6 +53,55 @@ pub(crate) fn table(images: &[MirroredImage], wide: bool, now: Timestamp) -> Tab
         table.rows.push(row);
     }
     table
+}
+
+/// The images, one a row, with as much of each as fits into so many columns: where lines are broken nobody finds anything.
+pub(crate) fn fitted(images: &[MirroredImage], width: Option<usize>, now: Timestamp) -> Table {
+    let mut table = table(images, false, now);
+    let Some(width) = width.filter(|width| table.width() > *width) else {
+        return table;
+    };
+    // In which registries images are is much the same for all of them.
+    for (row, image) in table.rows.iter_mut().zip(images) {
+        let copies = image.status.iter().flat_map(|status| &status.destinations);
+        row[2].text = counted(&copies.collect::<Vec<_>>());
+    }
+    if table.width() > width {
+        table.header.remove(1);
+        for row in &mut table.rows {
+            row.remove(1);
+        }
+    }
+    let excess = table.width().saturating_sub(width);
+    let longest = table.rows.iter().map(|row| row[0].text.chars().count()).max();
+    if let Some(longest) = longest.filter(|_| excess > 0) {
+        let room = longest.saturating_sub(excess).max(LEAST_NAME);
+        for row in &mut table.rows {
+            row[0].text = end_of(&row[0].text, room);
+        }
+    }
+    table
+}
+
+/// `2 of 3 (retrying)`
+fn counted(copies: &[&CopyStatus]) -> String {
+    let there = copies.iter().filter(|copy| copy_state(copy).is_empty()).count();
+    let states = copies.iter().map(|copy| copy_state(copy));
+    match states.filter(|state| !state.is_empty()).max() {
+        _ if copies.is_empty() => NOTHING.to_owned(),
+        None => format!("{there} of {there}"),
+        Some(state) => format!("{there} of {} ({state})", copies.len()),
+    }
+}
+
+/// The end of a name, where images differ.
+fn end_of(name: &str, room: usize) -> String {
+    let length = name.chars().count();
+    if length <= room {
+        return name.to_owned();
+    }
+    let kept = name.chars().skip(length + 1 - room);
+    std::iter::once('…').chain(kept).collect()
 }
 
 /// The name that people know.
@@ -331,6 +382,29 @@ mod tests {
             table(&images()[..1], true, now()).render(false, false),
             @"nginx:1.29   sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef   r.lan,s.lan:5000 (retrying)   available   Pod shop/web-1 and 11 more   120m   OnFailure   all   r.lan/m/x:1,s.lan:5000/m/x:1"
         );
+    }
+
+    #[test]
+    fn rows_are_not_longer_than_a_terminal_is_wide() {
+        let shown = |width| fitted(&images(), width, now()).render(true, false);
+        let all = table(&images(), false, now()).render(true, false);
+        assert_eq!((shown(None), shown(Some(102))), (all.clone(), all));
+        insta::assert_snapshot!(shown(Some(92)), @"
+        IMAGE                 DIGEST         DESTINATIONS        ORIGIN        USED BY          AGE
+        nginx:1.29            0123456789ab   1 of 2 (retrying)   available     12               120m
+        ghcr.io/acme/app:v7   0123456789ab   1 of 1              unreachable   nobody for 30m   120m
+        ghcr.io/acme/new:v1   -              -                   -             -                120m
+        ");
+        insta::assert_snapshot!(shown(Some(74)), @"
+        IMAGE              DESTINATIONS        ORIGIN        USED BY          AGE
+        nginx:1.29         1 of 2 (retrying)   available     12               120m
+        ….io/acme/app:v7   1 of 1              unreachable   nobody for 30m   120m
+        ….io/acme/new:v1   -                   -             -                120m
+        ");
+        for width in [74, 80, 92, 101] {
+            let lines = shown(Some(width));
+            assert!(lines.lines().all(|line| line.chars().count() <= width), "{lines}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The Mirror that a command line asks for, and what the API server made of it.
 
-use std::{fmt::Write as _, str::FromStr};
+use std::{collections::BTreeMap, fmt::Write as _, str::FromStr};
 
 use coral_api::{ImageReference, Mirror, keys, mirror::Rewrite};
 use kube::{
@@ -93,6 +93,54 @@ impl SecretName {
     pub(crate) fn field(&self) -> Value {
         json!({"namespace": self.namespace, "name": self.name})
     }
+}
+
+/// What vouches for a registry of originals: a Secret in Coral's namespace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct SourceAuthority {
+    registry: String,
+    secret: String,
+}
+
+impl FromStr for SourceAuthority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (registry, secret) = text.split_once('=').ok_or("write REGISTRY=SECRET")?;
+        let secret = naming::parse_name(secret).map_err(|error| error.to_string())?;
+        let registry = parse_registry(registry)?;
+        Ok(Self { registry, secret })
+    }
+}
+
+/// Reads the host of a registry, such as `registry.example:5000`.
+pub(crate) fn parse_registry(text: &str) -> Result<String, String> {
+    let place = Place::parse(text)?;
+    if place.prefix.is_empty() {
+        Ok(place.registry)
+    } else {
+        Err(format!("write only the host, {}", place.registry))
+    }
+}
+
+/// The field that says how registries of originals are reached, each of them in one way.
+pub(crate) fn sources(authorities: &[SourceAuthority], plain: &[String]) -> Result<Value, mirror::Error> {
+    let with_authority = authorities
+        .iter()
+        .map(|SourceAuthority { registry, secret }| (registry, json!({"registry": registry, "caSecretName": secret})));
+    let without_tls = plain
+        .iter()
+        .map(|registry| (registry, json!({"registry": registry, "plainHttp": true})));
+    let mut sources = BTreeMap::new();
+    for (registry, source) in with_authority.chain(without_tls) {
+        let other = sources.insert(registry, source.clone());
+        if other.is_some_and(|other| other != source) {
+            return Err(mirror::Error::TwoWays {
+                registry: registry.clone(),
+            });
+        }
+    }
+    Ok(sources.into_values().collect())
 }
 
 /// What is asked for.
@@ -313,6 +361,22 @@ mod tests {
         assert_eq!(secret.field(), json!({"namespace": "shop", "name": "regcred"}));
         for text in ["regcred", "shop/", "/regcred", "shop/a/b", "Shop/a"] {
             assert!(text.parse::<SecretName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn registries_of_originals_are_reached_in_one_way() {
+        let authority = |text: &str| text.parse::<SourceAuthority>();
+        let one = authority("r.lan:5000=ca").unwrap();
+        assert_eq!(
+            sources(&[one.clone(), one.clone()], &["s.lan".to_owned()]).unwrap(),
+            json!([{"registry": "r.lan:5000", "caSecretName": "ca"}, {"registry": "s.lan", "plainHttp": true}])
+        );
+        let other = authority("r.lan:5000=other").unwrap();
+        assert!(sources(&[one.clone(), other], &[]).is_err());
+        assert!(sources(&[one], &["r.lan:5000".to_owned()]).is_err());
+        for text in ["ca", "r.lan/path=ca", "https://r.lan=ca", "r.lan=", "r.lan=Ca"] {
+            assert!(authority(text).is_err(), "{text}");
         }
     }
 

@@ -11,6 +11,7 @@ mod images;
 mod inject;
 mod install;
 mod mirror;
+mod mirror_gc;
 mod mirror_objects;
 mod prefetches;
 mod sources;

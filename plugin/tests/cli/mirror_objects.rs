@@ -1,21 +1,20 @@
 //! `kubectl coral mirror` and its verbs that are about the copies of a cluster.
 
 use coral_api::{ImageReference, mirrored_image};
-use coral_registry::fake::{Behaviour, Fault, Image, Registry};
 use serde_json::{Value, json};
 
 use crate::support::{Home, fake_api::FakeApi};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-fn empty() -> (FakeApi, Home) {
+pub(crate) fn empty() -> (FakeApi, Home) {
     let api = FakeApi::start();
     let home = Home::with_server(&api.url);
     (api, home)
 }
 
 /// Stores what is known of an image.
-fn put(api: &FakeApi, image: &str, rewrite: &str, status: &Value) {
+pub(crate) fn put(api: &FakeApi, image: &str, rewrite: &str, status: &Value) {
     let reference: ImageReference = image.parse().expect("a test knows how images are named");
     let object = json!({
         "apiVersion": "image.stvz.io/v1alpha1",
@@ -35,7 +34,7 @@ fn origin(state: &str) -> Value {
     json!({"state": state, "checkedAt": "2026-01-01T00:00:00Z"})
 }
 
-fn put_mirror(api: &FakeApi, name: &str, spec: &Value, status: &Value) {
+pub(crate) fn put_mirror(api: &FakeApi, name: &str, spec: &Value, status: &Value) {
     let object = json!({
         "apiVersion": "image.stvz.io/v1alpha1",
         "kind": "Mirror",
@@ -74,6 +73,10 @@ fn only_what_was_asked_for_is_in_the_mirror() {
         "on-failure",
         "--source-secret",
         "shop/regcred",
+        "--source-ca",
+        "registry.internal:5000=internal-ca",
+        "--source-plain-http",
+        "registry.lan",
         "--remove-unused-after",
         "720h",
         "--platform",
@@ -97,6 +100,10 @@ fn only_what_was_asked_for_is_in_the_mirror() {
             ],
             "rewrite": "OnFailure",
             "sourceSecrets": [{"namespace": "shop", "name": "regcred"}],
+            "sources": [
+                {"registry": "registry.internal:5000", "caSecretName": "internal-ca"},
+                {"registry": "registry.lan", "plainHttp": true},
+            ],
             "retention": {"unusedFor": "720h"},
             "platforms": ["linux/amd64"],
         })
@@ -352,7 +359,22 @@ fn who_may_not_read_the_registration_is_told_so() {
 #[test]
 fn a_wrong_command_line_is_refused_before_anything_is_asked() {
     let (api, home) = empty();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 13] = [
+        (&["statsu"], "a similar subcommand exists: 'status'"),
+        (&["--to", "r.lan", "status"], "cannot be used with '--to"),
+        (&["nginx", "--to", "r.lan", "--source-ca", "r.lan"], "REGISTRY=SECRET"),
+        (
+            &[
+                "nginx",
+                "--to",
+                "r.lan",
+                "--source-ca",
+                "s.lan=ca",
+                "--source-plain-http",
+                "s.lan",
+            ],
+            "s.lan is to be reached in two ways",
+        ),
         (&["nginx"], "--to"),
         (&["--to", "r.lan"], "<IMAGE>"),
         (&["Nginx", "--to", "r.lan"], "lower case"),
@@ -387,109 +409,21 @@ fn images_and_mirrors_are_completed() {
         &json!({"images": ["a"], "destinations": [{"registry": "r.lan"}]}),
         &json!({}),
     );
+    let shown = home.run(&["mirror", "-n", "shop", "status", "-o", "name"]);
+    assert_eq!(
+        (shown.code, shown.stdout.lines().count()),
+        (Some(0), 1),
+        "{}",
+        shown.stderr
+    );
     let complete = |words: &[&str]| home.run(&[&["__complete"][..], words].concat()).stdout;
     assert_eq!(complete(&["mirror", "check", "ng"]), "nginx:1.29\n:4\n");
     assert_eq!(complete(&["mirror", "status", "--mirror", "w"]), "web\n:4\n");
+    assert_eq!(
+        complete(&["mirror", "-n", "shop", "status", "--mirror", "w"]),
+        "web\n:4\n"
+    );
     assert!(complete(&["mirror", "st"]).starts_with("status\t"));
+    assert!(complete(&["mirror", "-n", "shop", "st"]).starts_with("status\t"));
     assert!(complete(&["mirror", "nginx:1.29", "--rew"]).starts_with("--rewrite\t"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gc_shows_what_goes_and_removes_it_when_somebody_agrees() {
-    let registry = Registry::start(Behaviour::default()).await;
-    for name in ["old", "new"] {
-        Image::new(name, &[1000]).push(&registry, &format!("mirror/docker.io/library/{name}"), Some("1"));
-    }
-    let (api, home) = empty();
-    let spec = json!({
-        "discover": {},
-        "destinations": [{"registry": registry.host(), "repositoryPrefix": "mirror"}],
-        "retention": {"unusedFor": "1m"},
-    });
-    put_mirror(&api, "all", &spec, &json!({}));
-    api.put_at(
-        "api/v1/namespaces/kube-system",
-        json!({"metadata": {"uid": "cluster-1"}}),
-    );
-    let unused = json!({"unusedSince": "2026-01-01T00:00:00Z"});
-    put(&api, "old:1", "Never", &unused);
-    // The status is not the last word: a pod has begun to use it.
-    put(&api, "new:1", "Never", &unused);
-    let pod = json!({"metadata": {"namespace": "shop"}, "spec": {"containers": [{"name": "app", "image": "new:1"}]}});
-    api.put_at("api/v1/namespaces/shop/pods/web", pod);
-
-    let dry = home.run(&["mirror", "gc", "--dry-run", "-o", "json"]);
-    assert_eq!(dry.code, Some(0), "{}", dry.stderr);
-    let plan: Value = serde_json::from_str(&dry.stdout).unwrap();
-    let copy = format!("{}/mirror/docker.io/library/old:1", registry.host());
-    assert_eq!(plan["removals"].as_array().unwrap().len(), 1, "{plan}");
-    assert_eq!(
-        (&plan["removals"][0]["copy"], &plan["kept"]),
-        (&json!(copy), &json!([]))
-    );
-    let shown = home.run(&["mirror", "gc", "--dry-run"]).stdout;
-    assert!(
-        shown.contains("unused since 2026-01-01 00:00") && shown.ends_with("1 tag to remove, 0 to keep\n"),
-        "{shown}"
-    );
-
-    let nobody = home.run(&["mirror", "gc"]);
-    assert_eq!(nobody.code, Some(1));
-    assert!(
-        nobody.stderr.ends_with("hint: --yes agrees to it\n"),
-        "{}",
-        nobody.stderr
-    );
-    assert!(registry.manifest("mirror/docker.io/library/old", "1").is_some());
-
-    let agreed = home.run(&["mirror", "gc", "--yes", "-o", "name"]);
-    assert_eq!(
-        (agreed.code, agreed.stdout),
-        (Some(0), format!("{copy}\n")),
-        "{}",
-        agreed.stderr
-    );
-    assert!(registry.manifest("mirror/docker.io/library/old", "1").is_none());
-    assert!(registry.manifest("mirror/docker.io/library/new", "1").is_some());
-    let object = |image: &str| {
-        api.at(&format!(
-            "mirroredimages/{}",
-            mirrored_image::name(&image.parse().unwrap())
-        ))
-    };
-    assert!(object("old:1").is_none() && object("new:1").is_some());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gc_removes_nothing_where_it_cannot_see_everything() {
-    let registry = Registry::start(Behaviour::default()).await;
-    Image::new("old", &[1000]).push(&registry, "docker.io/library/old", Some("1"));
-    let (api, home) = empty();
-    let spec =
-        |host: &str| json!({"discover": {}, "destinations": [{"registry": host}], "retention": {"unusedFor": "1m"}});
-    api.put_at(
-        "api/v1/namespaces/kube-system",
-        json!({"metadata": {"uid": "cluster-1"}}),
-    );
-    put(&api, "old:1", "Never", &json!({"unusedSince": "2026-01-01T00:00:00Z"}));
-
-    // Nobody can tell what other clusters need.
-    registry.fail(|asked| asked.target.contains("coral-marks").then_some(Fault::Status(403, None)));
-    put_mirror(&api, "all", &spec(&registry.host()), &json!({}));
-    let hidden = home.run(&["mirror", "gc", "--yes", "-o", "json"]);
-    assert_eq!(hidden.code, Some(0), "{}", hidden.stderr);
-    let plan: Value = serde_json::from_str(&hidden.stdout).unwrap();
-    assert_eq!(plan["removals"], json!([]));
-    assert!(
-        plan["kept"][0]["why"].as_str().unwrap().contains("cannot be read"),
-        "{plan}"
-    );
-
-    registry.fail(|_| None);
-    let forbidden = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no pods for you", "details": {}});
-    api.refuse("GET /api/v1/pods", usize::MAX, 403, &forbidden);
-    let blind = home.run(&["mirror", "gc", "--yes"]);
-    assert_eq!((blind.code, blind.stdout.as_str()), (Some(1), ""));
-    assert!(blind.stderr.contains("no pods for you"), "{}", blind.stderr);
-    assert!(registry.manifest("docker.io/library/old", "1").is_some());
 }

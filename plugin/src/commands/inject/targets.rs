@@ -154,12 +154,8 @@ impl TargetArgs {
                 apply::api(client, &resource, namespace)
             };
             let each = |object: DynamicObject| {
-                let is_owned = object
-                    .owner_references()
-                    .iter()
-                    .any(|owner| owner.controller == Some(true));
                 let namespace = object.namespace().unwrap_or_default();
-                if !is_owned && !is_of_the_system(&namespace) {
+                if !workload::is_owned(&object) && !is_of_the_system(&namespace) {
                     found.push((resource.clone(), object));
                 }
             };

@@ -15,7 +15,7 @@ use crate::{
     exit, human,
     images::{self, Images},
     mirror::{
-        request::{Place, Request, SecretName},
+        request::{Place, Request, SecretName, SourceAuthority, parse_registry, sources},
         wait,
     },
     naming,
@@ -52,6 +52,14 @@ pub(super) struct AddArgs {
     /// Secret with credentials for the originals, which Coral is allowed to read by `allow-secret`; may be repeated
     #[arg(long, value_name = "NAMESPACE/NAME")]
     source_secret: Vec<SecretName>,
+
+    /// Secret in Coral's namespace whose ca.crt signs the certificate of a registry of originals; may be repeated
+    #[arg(long, value_name = "REGISTRY=SECRET")]
+    source_ca: Vec<SourceAuthority>,
+
+    /// Registry of originals that is spoken to without TLS; may be repeated
+    #[arg(long, value_name = "REGISTRY", value_parser = parse_registry)]
+    source_plain_http: Vec<String>,
 
     /// Only images for these platforms, e.g. linux/amd64; may be repeated. Default: all
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
@@ -193,6 +201,8 @@ impl AddArgs {
             discover,
             destination,
             source_secret,
+            source_ca,
+            source_plain_http,
             platforms,
             refresh_interval,
             remove_unused_after,
@@ -220,6 +230,9 @@ impl AddArgs {
         }
         if !source_secret.is_empty() {
             set("sourceSecrets", source_secret.iter().map(SecretName::field).collect());
+        }
+        if !source_ca.is_empty() || !source_plain_http.is_empty() {
+            set("sources", sources(&source_ca, &source_plain_http)?);
         }
         if !platforms.is_empty() {
             set("platforms", platforms.iter().map(ToString::to_string).collect());

@@ -1,11 +1,11 @@
 //! How registries are reached from here, and as whom.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fs, path::PathBuf, time::Duration};
 
 use clap::Args;
-use coral_registry::{Client, Options, Patience, Proxies};
+use coral_registry::{Client, Options, Patience, Proxies, check_authorities};
 
-use crate::mirror::{self, logins::Logins};
+use crate::mirror::{self, logins::Logins, request::parse_registry};
 
 /// Longest silence of a registry. Some take their time to put a large blob where it stays.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -28,13 +28,38 @@ pub(super) struct RegistryArgs {
     #[arg(long, value_name = "REGISTRY")]
     plain_http: Vec<String>,
 
-    /// File with certificates of authorities to trust beside the system's, in PEM form
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
+    /// File with certificates of authorities to trust beside the system's, in PEM form, for one registry or for all; may be repeated
+    #[arg(long, value_name = "[REGISTRY=]FILE", value_parser = |text: &str| Ok::<_, Infallible>(AuthorityFile::read(text)))]
+    ca_file: Vec<AuthorityFile>,
 
     /// File with credentials, as `docker login` writes it
     #[arg(long, value_name = "FILE")]
     auth_file: Option<PathBuf>,
+}
+
+/// Certificates of authorities, for one registry or for all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct AuthorityFile {
+    registry: Option<String>,
+    path: PathBuf,
+}
+
+impl AuthorityFile {
+    /// Reads `ca.crt` or `registry.example:5000=ca.crt`. What stands before an equals sign and is no registry belongs to the path.
+    fn read(text: &str) -> Self {
+        let split = text.split_once('=');
+        let named = split.and_then(|(registry, path)| Some((parse_registry(registry).ok()?, path)));
+        match named {
+            Some((registry, path)) => Self {
+                registry: Some(registry),
+                path: path.into(),
+            },
+            None => Self {
+                registry: None,
+                path: text.into(),
+            },
+        }
+    }
 }
 
 /// Registries that can be asked.
@@ -54,23 +79,46 @@ impl RegistryArgs {
         } = self;
         let mut options = Options {
             plain_http: plain_http.into_iter().chain(plain).collect(),
-            authorities: Vec::new(),
             timeout: TIMEOUT,
             patience: PATIENCE,
             proxies: Proxies::from_environment()?,
+            ..Options::default()
         };
-        if let Some(path) = &ca_file {
-            let certificates = fs::read(path).map_err(|error| mirror::Error::File {
+        for AuthorityFile { registry, path } in ca_file {
+            let certificates = fs::read(&path).map_err(|error| mirror::Error::File {
                 path: path.clone(),
                 reason: error.to_string(),
             })?;
-            options.authorities.extend(certificates);
+            check_authorities(&certificates).map_err(|error| mirror::Error::Authorities { path, error })?;
+            let all = match registry {
+                Some(registry) => options.authorities_of.entry(registry).or_default(),
+                None => &mut options.authorities,
+            };
+            all.extend(certificates);
+            // The next file begins a line, whatever this one ends with.
+            all.push(b'\n');
         }
-        let client = Client::new(options).map_err(|error| match ca_file {
-            Some(path) => mirror::Error::Authorities { path, error },
-            None => mirror::Error::Client(error),
-        })?;
+        let client = Client::new(options).map_err(mirror::Error::Client)?;
         let logins = Logins::read(auth_file.as_deref(), registries)?;
         Ok(Reached { client, logins })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_for_one_registry_or_for_all() {
+        for (text, registry, path) in [
+            ("ca.crt", None, "ca.crt"),
+            ("r.lan:5000=/etc/ca.crt", Some("r.lan:5000"), "/etc/ca.crt"),
+            ("localhost=a=b", Some("localhost"), "a=b"),
+            ("/etc/a=b.crt", None, "/etc/a=b.crt"),
+            ("a=b.crt", None, "a=b.crt"),
+        ] {
+            let file = AuthorityFile::read(text);
+            assert_eq!((file.registry.as_deref(), file.path), (registry, path.into()), "{text}");
+        }
     }
 }

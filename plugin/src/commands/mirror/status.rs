@@ -29,6 +29,7 @@ of what the original was before
   ORIGIN         whether the original was to be had when it was last looked at
   USED BY        pods, pod templates and Prefetches that name it, or for how long nobody has
 
+On a terminal that is too narrow for all of it, DESTINATIONS are counted, DIGEST is left out, and of long names there is the end. \
 What failed stands under the table, with what to do about it.",
     after_help = "\
 Examples:
@@ -117,7 +118,10 @@ impl StatusArgs {
             Format::Table | Format::Wide => {
                 let now = Timestamp::now();
                 let images: Vec<MirroredImage> = found.into_iter().map(|(_, image)| image).collect();
-                let table = overview::table(&images, output == Format::Wide, now);
+                let table = match output {
+                    Format::Wide => overview::table(&images, true, now),
+                    _ => overview::fitted(&images, printer.width(), now),
+                };
                 let mut blocks = vec![table.render(!no_headers, printer.colour())];
                 let failures = overview::failures(&images, now);
                 if !failures.is_empty() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use clap::Args;
-use kube::{Api, Client, ResourceExt as _, api::DynamicObject};
+use kube::{Api, Client, api::DynamicObject};
 use serde_json::Value;
 
 use crate::{
@@ -121,12 +121,7 @@ impl SourceArgs {
                 apply::api(client, &resource, namespace)
             };
             let each = |object: DynamicObject| {
-                // What belongs to a workload is of it, or of what it was before.
-                let is_owned = object
-                    .owner_references()
-                    .iter()
-                    .any(|owner| owner.controller == Some(true));
-                if let (false, Ok(object)) = (is_owned, output::object(&object, &resource)) {
+                if let (false, Ok(object)) = (workload::is_owned(&object), output::object(&object, &resource)) {
                     found.take(&object);
                 }
             };

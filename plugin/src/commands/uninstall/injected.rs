@@ -58,12 +58,8 @@ impl Injected {
             let api = |client: Client| -> Api<DynamicObject> { Api::all_with(client, &resource) };
             cluster.list(api, |object| objects.push(object)).await?;
             for object in objects {
-                let is_owned = object
-                    .owner_references()
-                    .iter()
-                    .any(|owner| owner.controller == Some(true));
                 let judgement = Judgement::of(&output::object(&object, &resource)?);
-                if let Some(judgement) = judgement.filter(|_| !is_owned) {
+                if let Some(judgement) = judgement.filter(|_| !workload::is_owned(&object)) {
                     found.push(Self {
                         resource: resource.clone(),
                         object,

@@ -94,7 +94,21 @@ impl Remains {
                 human::counted(self.grants.len(), "right")
             ));
         }
+        if self.takes_copies() {
+            parts.push("the registry in the cluster with all copies in it".to_owned());
+        }
         format!("this will delete: {}", parts.join(", "))
+    }
+
+    /// The volume of the registry belongs to nobody but its namespace.
+    fn takes_copies(&self) -> bool {
+        let has = |kind: &str, name: Option<&str>| {
+            let mut objects = self.objects.iter();
+            objects.any(|(resource, object)| {
+                resource.kind == kind && name.is_none_or(|name| object.metadata.name.as_deref() == Some(name))
+            })
+        };
+        has("StatefulSet", Some(keys::REGISTRY_SERVICE)) && has("Namespace", None)
     }
 
     /// All that will go, as kubectl names it.
@@ -125,6 +139,7 @@ async fn unlabelled(
     for (version, kind, name) in [
         ("v1", "Secret", keys::WEBHOOK_SECRET),
         ("coordination.k8s.io/v1", "Lease", "coral-controller"),
+        ("coordination.k8s.io/v1", "Lease", "coral-mirror"),
         ("coordination.k8s.io/v1", "Lease", "coral-webhook"),
     ] {
         let (resource, _) = resource(version, kind);
@@ -186,6 +201,23 @@ fn counted(number: usize, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_uninstalls_is_told_that_copies_go_with_their_registry() {
+        let object = |version: &str, kind: &str, name: &str| {
+            let (resource, _) = resource(version, kind);
+            let object = DynamicObject::new(name, &resource);
+            (resource, object)
+        };
+        let mut remains = Remains::default();
+        remains.objects.push(object("apps/v1", "StatefulSet", "coral-registry"));
+        assert!(
+            !remains.summary().contains("copies"),
+            "the volume stays with its namespace"
+        );
+        remains.objects.push(object("v1", "Namespace", "coral-system"));
+        assert!(remains.summary().contains("all copies in it"), "{}", remains.summary());
+    }
 
     #[test]
     fn only_what_is_corals_is_taken_off_a_node() {

@@ -170,7 +170,8 @@ fn own_right(text: &str, namespace: Option<&str>) -> Right {
     }
 }
 
-fn reading(namespace: &str, secret: &str) -> Right {
+/// The right to read one Secret.
+pub(super) fn reading(namespace: &str, secret: &str) -> Right {
     Right {
         verb: "get".to_owned(),
         resource: "secrets".to_owned(),
@@ -207,7 +208,7 @@ async fn may_i(cluster: &Cluster, right: &Right) -> Looked<bool> {
 }
 
 /// Whether a service account of Coral's has a right.
-async fn may(cluster: &Cluster, namespace: &str, account: &str, right: &Right) -> Looked<bool> {
+pub(super) async fn may(cluster: &Cluster, namespace: &str, account: &str, right: &Right) -> Looked<bool> {
     let groups = [
         "system:serviceaccounts".to_owned(),
         format!("system:serviceaccounts:{namespace}"),
