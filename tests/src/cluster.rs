@@ -157,6 +157,7 @@ impl Cluster {
         };
         State::update(layout, |state| {
             state.agent = options.agent.clone().or(state.agent.take());
+            state.arguments.extend(options.arguments.clone());
             for (light, wanted) in [(false, options.nodes), (true, options.light_nodes)] {
                 let count = |state: &State| state.nodes.iter().filter(|node| node.light == light).count();
                 while count(state) < wanted as usize {

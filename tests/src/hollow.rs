@@ -66,12 +66,26 @@ impl Fleet {
         count: usize,
         options: impl Fn(usize) -> HollowOptions,
     ) -> Result<Self> {
+        Self::start_with(config, config, name, count, options).await
+    }
+
+    /// The same, with agents that are somebody else than the harness.
+    ///
+    /// # Errors
+    /// As [`Self::start`] says.
+    pub async fn start_with(
+        own: &Config,
+        agents: &Config,
+        name: &str,
+        count: usize,
+        options: impl Fn(usize) -> HollowOptions,
+    ) -> Result<Self> {
         let tally = Tally::default();
         let clients = (0..count.div_ceil(AGENTS_PER_CLIENT).max(1))
-            .map(|_| tally.client(config))
+            .map(|_| tally.client(agents))
             .collect::<Result<Vec<Client>>>()?;
         // The harness's own requests are not the agents'.
-        let own = Client::try_from(config.clone()).context("make a client")?;
+        let own = Client::try_from(own.clone()).context("make a client")?;
         let apiary = Apiary {
             fleet: name.to_owned(),
             nodes: Api::all(own.clone()),

@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::{env, fs, process::Command};
+use std::{env, fs, process::Command, sync::Mutex, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coral_api::ImageReference;
-use coral_registry::{Client, Credential, Keyring, Manifest, Options, Patience, Repository};
+use coral_registry::{Client, Credential, Error, Keyring, Manifest, Options, Patience, Repository};
 use coral_tests::images;
 use futures::stream;
 use serde_json::{Value, json};
@@ -98,9 +98,9 @@ impl Registries {
 async fn sign(repository: &Repository, subject: &str) -> String {
     let content = b"{}";
     let blob = coral_registry::digest(content);
-    let once = || stream::iter([Ok(content.as_slice().into())]);
+    let from = |offset| stream::iter([Ok(content.get(usize::try_from(offset).unwrap()..).unwrap().into())]);
     repository
-        .send_blob(None, &blob, content.len() as u64, once)
+        .send_blob(None, &blob, content.len() as u64, from)
         .await
         .unwrap();
     let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": blob, "size": content.len()});
@@ -195,21 +195,37 @@ async fn an_index_with_its_signature_is_copied_whole_and_its_layers_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_registry_takes_a_blob_in_pieces() {
-    let scene = Scene::new("mirror-pieces").await;
+async fn a_real_registry_goes_on_where_an_upload_was_cut() {
+    let scene = Scene::new("mirror-cut").await;
     let registries = Registries::new(&scene);
     let content: Vec<u8> = scene.namespace.name().bytes().cycle().take(1_000_003).collect();
     let digest = coral_registry::digest(&content);
+    let size = content.len() as u64;
     for registry in [&registries.open, &registries.authenticated] {
-        let repository = registries.repository(&format!("{registry}/{}/pieces:v1", scene.namespace.name()));
-        let upload = repository.begin_upload().await.unwrap();
-        let parts: Vec<_> = content.chunks(65_537).map(|part| Ok(part.to_vec().into())).collect();
-        let size = content.len() as u64;
-        upload
-            .send_in_pieces(&digest, size, 300_000, stream::iter(parts))
-            .await
-            .unwrap();
+        let repository = registries.repository(&format!("{registry}/{}/cut:v1", scene.namespace.name()));
+        let offsets = Mutex::new(Vec::new());
+        let from = |offset: u64| {
+            let is_first = offset == 0;
+            offsets.lock().unwrap().push(offset);
+            let rest = content.get(usize::try_from(offset).unwrap()..).unwrap();
+            let parts = rest.chunks(65_537).map(|part| Ok(part.to_vec().into()));
+            let mut parts: Vec<_> = if is_first {
+                parts.take(9).collect()
+            } else {
+                parts.collect()
+            };
+            if is_first {
+                parts.push(Err(Error::Timeout {
+                    host: "origin.example".to_owned(),
+                    after: Duration::from_secs(1),
+                }));
+            }
+            stream::iter(parts)
+        };
+        repository.send_blob(None, &digest, size, from).await.unwrap();
         assert_eq!(repository.blob_size(&digest).await.unwrap(), Some(size));
+        let offsets = offsets.into_inner().unwrap();
+        assert!(matches!(offsets[..], [0, 1..=589_833]), "{registry}: {offsets:?}");
     }
 }
 

@@ -67,6 +67,14 @@ impl Mending {
         self.break_it(&patch(&added), &patch(&removed));
     }
 
+    /// Asks for copies where nothing makes any.
+    fn break_mirror(&mut self, scene: &Scene) {
+        self.commands
+            .push(["delete", "mirror", "doctor"].map(str::to_owned).to_vec());
+        let ask = ["mirror", "nginx", "--to", "registry.example", "--name", "doctor"];
+        coral(scene, &ask).succeeded();
+    }
+
     fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> bool {
         let mut command = Command::new(&self.kubectl);
         command
@@ -155,6 +163,7 @@ async fn what_is_broken_is_found_with_its_remedy_and_what_is_mended_is_not() {
     mending.break_webhook();
     mending.break_resource_type();
     mending.break_agents();
+    mending.break_mirror(&scene);
 
     let allow = format!("hint: kubectl coral allow-secret regcred -n {namespace}");
     let broken = [
@@ -167,6 +176,8 @@ async fn what_is_broken_is_found_with_its_remedy_and_what_is_mended_is_not() {
         "no agent runs there, because the DaemonSet asks for the label coral-tests/doctor=nowhere, and Prefetches want images there",
         "Coral's agents may not read this pull secret, which prefetch web names",
         &allow,
+        "mirror/doctor: nothing makes its copies: there is no mirror controller",
+        "hint: kubectl coral upgrade --component mirror",
     ];
     says(&scene, 1, &broken, PATIENCE).await;
     // Nobody puts this right while the webhook is away.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, ffi::OsStr, path::Path, process::Command};
+use std::{ffi::OsStr, path::Path, process::Command};
 
 use coral_api::{Prefetch, keys};
 use coral_tests::{Cluster, ClusterOptions, images};
@@ -26,20 +26,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use support::coral::{Ran, command, fed};
+use support::{
+    coral::{Ran, command, fed},
+    remains::{Everything, kubectl},
+};
 use tempfile::TempDir;
-
-/// Kinds of objects that come and go by themselves, and the history of workloads, which Kubernetes keeps.
-const PASSING: [&str; 8] = [
-    "events",
-    "events.events.k8s.io",
-    "pods",
-    "pods.metrics.k8s.io",
-    "replicasets.apps",
-    "controllerrevisions.apps",
-    "endpoints",
-    "endpointslices.discovery.k8s.io",
-];
 
 /// Runs `kubectl coral …`, from the PATH.
 fn coral(cluster: &Cluster, arguments: &[&str]) -> Ran {
@@ -57,50 +48,6 @@ fn on_a_terminal(cluster: &Cluster, arguments: &[&str], answers: &str) -> Ran {
         script.env(key, value.unwrap_or_default());
     }
     fed(&mut script, answers)
-}
-
-fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Ran {
-    let mut kubectl = Command::new(cluster.tools().control_plane("kubectl"));
-    kubectl.arg("--kubeconfig").arg(cluster.kubeconfig()).args(arguments);
-    kubectl.output().unwrap().into()
-}
-
-/// Everything in the cluster that stays: names of objects, and whether Coral is mentioned in one.
-struct Everything {
-    names: BTreeSet<String>,
-    mentions: Vec<String>,
-}
-
-impl Everything {
-    fn of(cluster: &Cluster) -> Self {
-        let kinds = kubectl(cluster, &["api-resources", "--verbs=list", "--output=name"]).succeeded();
-        let kinds: Vec<&str> = kinds.stdout.lines().filter(|kind| !PASSING.contains(kind)).collect();
-        let listed = kubectl(cluster, &["get", &kinds.join(","), "--all-namespaces", "--output=json"]).succeeded();
-        let list: Value = serde_json::from_str(&listed.stdout).unwrap();
-        let mut everything = Self {
-            names: BTreeSet::new(),
-            mentions: Vec::new(),
-        };
-        for object in list["items"].as_array().unwrap() {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let metadata = &object["metadata"];
-            let name = format!(
-                "{} {}/{}",
-                text(&object["kind"]),
-                text(&metadata["namespace"]),
-                text(&metadata["name"])
-            );
-            // A kubelet makes it some time after its node is Ready.
-            if name.starts_with("Lease kube-node-lease/") {
-                continue;
-            }
-            if object.to_string().contains(keys::GROUP) {
-                everything.mentions.push(name.clone());
-            }
-            everything.names.insert(name);
-        }
-        everything
-    }
 }
 
 /// A cluster with the image of Coral in its registry, which is that of the cluster that other tests share.
@@ -260,7 +207,8 @@ async fn uninstalled_in_pieces(cluster: &Cluster) {
     assert_eq!(ran.code, Some(4), "{}", ran.stdout);
     let said = [
         "deployment.apps/app uninjected",
-        "is gone",
+        "customresourcedefinition.apiextensions.k8s.io/prefetches.image.stvz.io is gone",
+        "which its finalizers hold: customresourcecleanup.apiextensions.k8s.io",
         "hint: the same command again goes on from here",
     ];
     for words in said {

@@ -1,6 +1,6 @@
 //! What a caller may choose about a cluster.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use crate::progress::{Progress, Silent};
 
@@ -21,6 +21,9 @@ pub struct ClusterOptions {
     pub agent: Option<AgentOptions>,
     /// Which containerd all of these nodes run.
     pub containerd: Containerd,
+    /// Further arguments of parts of the control plane, by the name of the part. They stay those of the cluster, also when a part is
+    /// started again.
+    pub arguments: BTreeMap<String, Vec<String>>,
     /// Leave the cluster running when the [`super::Cluster`] is dropped.
     pub keep: bool,
     /// Who is told how far things are.
@@ -36,6 +39,7 @@ impl Default for ClusterOptions {
             light_nodes: 0,
             agent: None,
             containerd: Containerd::default(),
+            arguments: BTreeMap::new(),
             keep: false,
             progress: Arc::new(Silent),
         }
@@ -51,6 +55,7 @@ impl fmt::Debug for ClusterOptions {
             .field("light_nodes", &self.light_nodes)
             .field("agent", &self.agent)
             .field("containerd", &self.containerd)
+            .field("arguments", &self.arguments)
             .field("keep", &self.keep)
             .finish_non_exhaustive()
     }

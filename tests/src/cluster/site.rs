@@ -117,8 +117,12 @@ impl Site {
         let mut environment = part.environment.clone();
         environment.push(("PATH".to_owned(), folders.join(":")));
         environment.push(("HOME".to_owned(), "/root".to_owned()));
+        let mut command = part.command.clone();
+        let state = State::read(&self.layout)?;
+        let further = state.as_ref().and_then(|state| state.arguments.get(&part.name));
+        command.extend(further.into_iter().flatten().map(OsString::from));
         let process = ProcessSpec {
-            command: part.command.clone(),
+            command,
             environment,
             cgroup_procs: self.hierarchies.procs_file(&cgroup)?,
             network_namespace: self.layout.network_namespace(),

@@ -31,6 +31,9 @@ pub struct State {
     /// Kernel parameters as they were before the kubelets changed them.
     #[serde(default)]
     pub tunables: BTreeMap<String, String>,
+    /// Arguments of parts, by name, beside those that each part always has.
+    #[serde(default)]
+    pub arguments: BTreeMap<String, Vec<String>>,
 }
 
 /// One node.
@@ -78,6 +81,7 @@ impl State {
             agent: None,
             tools: Vec::new(),
             tunables: BTreeMap::new(),
+            arguments: BTreeMap::new(),
         }
     }
 

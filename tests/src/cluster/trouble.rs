@@ -28,10 +28,7 @@ impl Cluster {
 
     /// Kills the API server, also a frozen one. Nobody is told; every connection breaks.
     pub fn kill_api_server(&self) -> Result<()> {
-        let process = self.api_server()?;
-        process.signal(Signal::KILL);
-        ensure!(process.wait(PATIENCE), "the API server does not end");
-        Ok(())
+        self.kill(API_SERVER)
     }
 
     /// Starts the API server again, and returns when it serves.
@@ -42,10 +39,7 @@ impl Cluster {
 
     /// Kills etcd. The API server stays, and can neither read nor write.
     pub fn kill_etcd(&self) -> Result<()> {
-        let process = self.control_plane_process("etcd")?;
-        process.signal(Signal::KILL);
-        ensure!(process.wait(PATIENCE), "etcd does not end");
-        Ok(())
+        self.kill("etcd")
     }
 
     /// Starts etcd again, and returns when it and the API server serve.
@@ -63,11 +57,19 @@ impl Cluster {
         Ok(revision)
     }
 
-    fn api_server(&self) -> Result<ProcessRecord> {
-        self.control_plane_process(API_SERVER)
+    /// Kills a process of the cluster, such as `registry-auth`. Starting the cluster once more brings it back.
+    pub fn kill(&self, part: &str) -> Result<()> {
+        let process = self.part(part)?;
+        process.signal(Signal::KILL);
+        ensure!(process.wait(PATIENCE), "{part} does not end");
+        Ok(())
     }
 
-    fn control_plane_process(&self, name: &str) -> Result<ProcessRecord> {
+    fn api_server(&self) -> Result<ProcessRecord> {
+        self.part(API_SERVER)
+    }
+
+    fn part(&self, name: &str) -> Result<ProcessRecord> {
         let state = State::read(&self.site.layout)?.context("no state")?;
         let part = state
             .parts

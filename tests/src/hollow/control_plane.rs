@@ -1,6 +1,7 @@
 //! A cluster without nodes, with Coral's kinds in it: where hollow nodes live.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +17,7 @@ use kube::{
 };
 use rustix::process::Signal;
 
+use super::leases::GRACE;
 use crate::{
     Cluster, ClusterOptions,
     wait::{Look, eventually},
@@ -25,6 +27,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The part whose end is an outage for everybody.
 const API_SERVER: &str = "kube-apiserver";
+const CONTROLLERS: &str = "kube-controller-manager";
 
 /// A control plane that runs: etcd, API server, controller manager and scheduler.
 pub struct ControlPlane {
@@ -100,10 +103,22 @@ impl ControlPlane {
     }
 }
 
+/// Hollow nodes are Ready when they come, and have no kubelet whose cache somebody would have to look after. Without what waits for the one and
+/// does the other, nobody but Coral writes to them, and thousands of them are as they should be at once. They also say less often that they live.
 fn options(dir: PathBuf) -> ClusterOptions {
+    let grace = format!("--node-monitor-grace-period={GRACE}");
+    let arguments = [
+        (
+            API_SERVER,
+            vec!["--disable-admission-plugins=TaintNodesByCondition".to_owned()],
+        ),
+        (CONTROLLERS, vec!["--controllers=*,-ttl-controller".to_owned(), grace]),
+    ];
+    let arguments = arguments.map(|(part, arguments)| (part.to_owned(), arguments));
     ClusterOptions {
         dir,
         nodes: 0,
+        arguments: BTreeMap::from(arguments),
         ..ClusterOptions::default()
     }
 }

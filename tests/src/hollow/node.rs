@@ -215,6 +215,9 @@ fn object(name: &str, fleet: &str, options: &HollowOptions) -> Value {
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": architecture(),
         "kubernetes.io/hostname": name,
+        // A kubelet sets these, too; where they are missing the node lifecycle controller does.
+        "beta.kubernetes.io/os": "linux",
+        "beta.kubernetes.io/arch": architecture(),
         FLEET: fleet,
     });
     for (key, value) in &options.labels {

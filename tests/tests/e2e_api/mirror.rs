@@ -48,6 +48,11 @@ async fn valid_mirrors_are_accepted() {
             "secretName": "push", "caSecretName": "ca", "pullSecretName": "regcred", "plainHttp": true, "naming": "Flat"}),
         ),
         to(&json!({"registry": "[fd00::1]:5000", "nodeAddress": "10.0.0.7:30500"})),
+        with(&json!({"sources": [
+            {"registry": "registry.internal:5000", "caSecretName": "internal-ca"},
+            {"registry": "registry.lan", "plainHttp": true, "caSecretName": null},
+        ]})),
+        with(&json!({"sources": []})),
     ];
     accepted::<Mirror>(&cluster, specs).await;
 }
@@ -68,6 +73,7 @@ async fn invalid_mirrors_are_refused_with_a_sentence() {
     let cluster = Cluster::shared().await.unwrap();
     let host = "must be a host, with or without a port";
     let path = "must be a path in lower case";
+    let way = "either caSecretName or plainHttp: true must say how the registry is reached";
     let platform = "must be os/architecture or os/architecture/variant";
     let cases = [
         (json!({"images": ["nginx"]}), "spec.destinations: Required value"),
@@ -89,6 +95,19 @@ async fn invalid_mirrors_are_refused_with_a_sentence() {
         (to(&json!({"repositoryPrefix": "/mirror"})), path),
         (to(&json!({"repositoryPrefix": "Mirror"})), path),
         (to(&json!({"naming": "Deep"})), "supported values: \"Path\", \"Flat\""),
+        (
+            with(&json!({"sources": [{"registry": "r.example/path", "plainHttp": true}]})),
+            host,
+        ),
+        (with(&json!({"sources": [{"registry": "r.example"}]})), way),
+        (
+            with(&json!({"sources": [{"registry": "r.example", "plainHttp": true, "caSecretName": "ca"}]})),
+            way,
+        ),
+        (
+            with(&json!({"sources": [{"registry": "r", "plainHttp": true}, {"registry": "r", "caSecretName": "ca"}]})),
+            "Duplicate value",
+        ),
         (
             with(&json!({"rewrite": "Sometimes"})),
             "supported values: \"Never\", \"OnFailure\", \"Always\"",

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use coral_tests::faulty_registry::{Conduct, FaultyRegistry};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     report::Measured,
@@ -49,13 +49,9 @@ pub(crate) async fn play(site: &Site, row: &Row, lasting: Duration) -> Result<Me
         Fault::NodeReplaced => node_replaced(site, &name).await,
         Fault::Storm(count) => {
             let (images, ready, over) = storm(site, &name, count, row.allowed).await?;
-            Ok(Played {
-                began: over.checked_sub(ready).unwrap_or(over),
-                over,
-                images,
-                nodes: NODES.len(),
-                note: format!("all Ready after {:.1} s", ready.as_secs_f64()),
-            })
+            let began = over.checked_sub(ready).unwrap_or(over);
+            let note = format!("all Ready after {:.1} s", ready.as_secs_f64());
+            Ok(Played::everywhere(began, over, images, note))
         }
     }?;
     let right = site
@@ -89,6 +85,24 @@ pub(crate) async fn play(site: &Site, row: &Row, lasting: Duration) -> Result<Me
     })
 }
 
+/// Images that both nodes pull at the same time.
+fn everywhere(images: &[&str]) -> Value {
+    json!({"images": images, "nodeSelector": on(&NODES), "parallelism": 2})
+}
+
+impl Played {
+    /// A row in which every node pulls these images.
+    fn everywhere(began: Instant, over: Instant, images: Vec<String>, note: String) -> Self {
+        Self {
+            began,
+            over,
+            images,
+            nodes: NODES.len(),
+            note,
+        }
+    }
+}
+
 /// A Prefetch of two images: one that is there, and one whose pull is under way.
 async fn in_the_middle(site: &Site, name: &str) -> Result<(FaultyRegistry, [String; 2])> {
     let registry = site.cluster.faulty_registry().await?;
@@ -96,8 +110,7 @@ async fn in_the_middle(site: &Site, name: &str) -> Result<(FaultyRegistry, [Stri
     let slow = site.publish(&format!("{name}-slow"), SLOW_IMAGE);
     let slow = slow.replace(&site.cluster.registry(), &registry.host());
     registry.conduct(Conduct::Slow);
-    let spec = json!({"images": [held, slow], "nodeSelector": on(&NODES), "parallelism": 2});
-    site.prefetch(name, spec).await?;
+    site.prefetch(name, everywhere(&[&held, &slow])).await?;
     for node in NODES {
         site.holds(node, &held, true, PATIENCE).await?;
     }
@@ -107,8 +120,7 @@ async fn in_the_middle(site: &Site, name: &str) -> Result<(FaultyRegistry, [Stri
 
 async fn late(site: &Site, name: &str) -> Result<String> {
     let image = site.publish(&format!("{name}-late"), IMAGE);
-    let spec = json!({"images": [image], "nodeSelector": on(&NODES), "parallelism": 2});
-    site.prefetch(&format!("{name}-late"), spec).await?;
+    site.prefetch(&format!("{name}-late"), everywhere(&[&image])).await?;
     Ok(image)
 }
 
@@ -159,13 +171,7 @@ async fn killed(site: &Site, name: &str, victim: Victim, lasting: Duration) -> R
         seen = format!("injects after {:.1} s", over.elapsed().as_secs_f64());
     }
     keep(registry, site, name, &images).await?;
-    Ok(Played {
-        began,
-        over,
-        images,
-        nodes: NODES.len(),
-        note: seen,
-    })
+    Ok(Played::everywhere(began, over, images, seen))
 }
 
 /// Holds on to the registry until what comes from it is there.
@@ -187,8 +193,7 @@ async fn registry(site: &Site, name: &str, conduct: Conduct, reasons: &[&str], l
     let image = image.replace(&site.cluster.registry(), &registry.host());
     let began = Instant::now();
     registry.conduct(conduct);
-    let spec = json!({"images": [image], "nodeSelector": on(&NODES), "parallelism": 2});
-    site.prefetch(name, spec).await?;
+    site.prefetch(name, everywhere(&[&image])).await?;
     let note = if conduct == Conduct::Slow {
         site.is_pulling(&NODES, &image).await?;
         "said to be pulling".to_owned()
@@ -209,13 +214,7 @@ async fn registry(site: &Site, name: &str, conduct: Conduct, reasons: &[&str], l
     let over = Instant::now();
     let images = vec![image];
     keep(registry, site, name, &images).await?;
-    Ok(Played {
-        began,
-        over,
-        images,
-        nodes: NODES.len(),
-        note,
-    })
+    Ok(Played::everywhere(began, over, images, note))
 }
 
 async fn cut_off(site: &Site, name: &str, lasting: Duration) -> Result<Played> {
@@ -244,13 +243,7 @@ async fn cut_off(site: &Site, name: &str, lasting: Duration) -> Result<Played> {
     let over = Instant::now();
     images.push(wanted?);
     keep(registry, site, name, &images).await?;
-    Ok(Played {
-        began,
-        over,
-        images,
-        nodes: NODES.len(),
-        note: String::new(),
-    })
+    Ok(Played::everywhere(began, over, images, String::new()))
 }
 
 async fn disk_fills(site: &Site, name: &str) -> Result<Played> {

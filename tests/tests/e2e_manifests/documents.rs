@@ -18,14 +18,27 @@ const DOCUMENTS: &[&str] = &[
     "docs/concepts.md",
     "docs/controller.md",
     "docs/faq.md",
+    "docs/migration-image-clone-controller.md",
+    "docs/migration-kube-image-keeper.md",
+    "docs/mirroring.md",
     "docs/operations.md",
     "docs/private-registries.md",
+    "docs/registry.md",
     "docs/security.md",
     "docs/upgrade.md",
     "SECURITY.md",
 ];
 /// How the documents name a namespace with workloads, which is that of the scene here.
 const NAMESPACE: [&str; 2] = ["namespace: shop", "--namespace shop"];
+
+/// Images of the documents that are copied, in whose place the scene has one of its own.
+const COPIED: [&str; 3] = [
+    "nginx:1.29",
+    "ghcr.io/acme/app:v7",
+    "localhost:5000/docker.io/library/gone:1",
+];
+/// The registry of the documents, in whose place the scene has an open one.
+const REGISTRY: &str = "registry.example";
 
 /// A fenced block of a document.
 struct Block {
@@ -44,16 +57,21 @@ fn blocks() -> Vec<Block> {
         let lines: Vec<&str> = text.lines().collect();
         let mut number = 0;
         while number < lines.len() {
-            if let Some(language) = lines[number].strip_prefix("```") {
+            // In a list they are indented.
+            if let Some(language) = lines[number].trim_start().strip_prefix("```") {
                 let before = lines[..number].iter().rev().find(|line| !line.is_empty());
                 let reason = before
-                    .and_then(|line| line.strip_prefix("<!-- not run by a test: "))
+                    .and_then(|line| line.trim_start().strip_prefix("<!-- not run by a test: "))
                     .and_then(|rest| rest.strip_suffix(" -->"));
-                let end = (number + 1..lines.len()).find(|end| lines[*end] == "```").unwrap();
+                let end = (number + 1..lines.len()).find(|end| lines[*end].trim_start() == "```");
+                let (end, indent) = (end.unwrap(), lines[number].find('`').unwrap());
+                let text = lines[number + 1..end]
+                    .iter()
+                    .map(|line| line.get(indent..).unwrap_or_default());
                 blocks.push(Block {
                     place: format!("{document}:{}", number + 1),
                     language: language.to_owned(),
-                    text: lines[number + 1..end].join("\n"),
+                    text: text.collect::<Vec<_>>().join("\n"),
                     reason: reason.map(str::to_owned),
                 });
                 number = end;
@@ -84,7 +102,11 @@ async fn what_the_documents_show_works() {
         match block.language.as_str() {
             "yaml" => applies(&scene, &block),
             "sh" => {
-                let shell = shell(&scene, &helm, &block.text);
+                let text: Vec<String> = commands(&block.text)
+                    .iter()
+                    .map(|command| tried(&scene, command))
+                    .collect();
+                let shell = shell(&scene, &helm, &text.join("\n"));
                 assert_eq!(shell.code, Some(0), "{}: {}{}", block.place, shell.stdout, shell.stderr);
             }
             "text" => continue,
@@ -116,6 +138,54 @@ fn applies(scene: &Scene, block: &Block) {
         let answer = strictly(&scene.cluster, None, &objects);
         assert_eq!(answer.code, Some(0), "{}: {}", block.place, answer.stderr);
     }
+}
+
+/// The lines of a block, those that go on in the next one with it.
+fn commands(text: &str) -> Vec<String> {
+    let whole = text.replace("\\\n", " ");
+    whole.lines().map(str::to_owned).collect()
+}
+
+/// A command as it is run on a cluster that others use, too, and in which there is no mirror controller: what would make something there for
+/// good is checked by the API server, or by the command itself, and copies are those of an image that there is.
+fn tried(scene: &Scene, command: &str) -> String {
+    let words = command.split_whitespace().collect::<Vec<_>>();
+    match words.as_slice() {
+        ["kubectl", "coral", "install", ..] => {
+            let (command, _) = command.split_once(" #").unwrap_or((command, ""));
+            format!("{command} --image registry.example/coral:v1 --dry-run=client")
+        }
+        ["kubectl", "coral", "mirror", "copy", ..] => {
+            let registry = scene.cluster.registry();
+            let mut command = command.replace(REGISTRY, &format!("{registry}/{}", scene.namespace.name()));
+            for (number, image) in COPIED.iter().enumerate() {
+                if command.contains(image) {
+                    command = command.replace(image, &scene.image(&format!("copied-{number}")));
+                }
+            }
+            format!("{command} --plain-http {registry}")
+        }
+        ["kubectl", "coral", "mirror", ..] if command.contains(" --to ") => {
+            let mut words = words;
+            // Nobody would act on what is not kept.
+            words.retain(|word| *word != "--wait");
+            if let Some(position) = words.iter().position(|word| *word == "--timeout") {
+                words.drain(position..=position + 1);
+            }
+            format!("{} --dry-run=server", words.join(" "))
+        }
+        ["kubectl", "-n", "coral-system", "create", "secret", ..] => format!("{command} --dry-run=server"),
+        _ => command.to_owned(),
+    }
+}
+
+#[test]
+fn commands_are_tried_without_harm_to_others() {
+    let text = "kubectl coral mirror --discover --to r.lan \\\n  --wait --timeout 1h --rewrite always\n\n# and\nkubectl get pods";
+    let commands = commands(text);
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    assert_eq!(commands[3], "kubectl get pods");
+    assert!(commands[0].ends_with("--rewrite always"), "{commands:?}");
 }
 
 /// Runs a block line by line in the checkout, with kubectl, the plugin and Helm on the PATH; the first line that fails ends it.

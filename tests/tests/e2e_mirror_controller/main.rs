@@ -5,5 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 mod copies;
+mod full;
 mod site;
+mod sources;
 mod trouble;

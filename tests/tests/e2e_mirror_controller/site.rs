@@ -80,6 +80,15 @@ impl Site {
 
     /// Starts a controller that has just the rights of the ServiceAccount.
     pub(crate) fn controller(&self, identity: &str) -> JoinHandle<()> {
+        self.controller_with(ControllerOptions {
+            identity: identity.to_owned(),
+            plain_http: [self.plane.cluster().registry()].into(),
+            ..ControllerOptions::default()
+        })
+    }
+
+    /// The same with options of one's own, and a Lease and a pace for tests.
+    pub(crate) fn controller_with(&self, options: ControllerOptions) -> JoinHandle<()> {
         let mut config = self.plane.config().clone();
         config.auth_info.impersonate = Some(format!("system:serviceaccount:{SYSTEM}:coral-mirror"));
         config.auth_info.impersonate_groups = Some(
@@ -94,10 +103,8 @@ impl Site {
                 retry_period: Duration::from_secs(1),
                 ..LeaseOptions::new(SYSTEM, "coral-mirror")
             }),
-            identity: identity.to_owned(),
-            plain_http: [self.plane.cluster().registry()].into(),
             collection_interval: Duration::from_secs(3),
-            ..ControllerOptions::default()
+            ..options
         };
         let controller = Controller::new(Client::try_from(config).unwrap(), options);
         tokio::spawn(controller.run(std::future::pending::<()>()))
@@ -134,6 +141,16 @@ impl Site {
             "data": {key: STANDARD.encode(data)},
         }))
         .await;
+    }
+
+    /// A spec of images behind the password, and of copies in the open registry, both reached by `sources` and the destination's fields.
+    pub(crate) fn outwards(&self, images: &[&str], sources: &Value) -> Value {
+        json!({
+            "images": images,
+            "destinations": [{"registry": self.open.host(), "repositoryPrefix": "out", "plainHttp": true}],
+            "sourceSecrets": [{"namespace": SYSTEM, "name": "coral-mirror-push"}],
+            "sources": sources,
+        })
     }
 
     /// Applies a Mirror with copies below `m/` behind the password.

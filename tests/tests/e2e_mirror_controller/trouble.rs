@@ -6,14 +6,14 @@ use coral_api::{
 };
 use serde_json::json;
 
-use crate::site::Site;
+use crate::{full::what_does_not_fit_is_told_of_and_copied_when_it_does, site::Site};
 
-fn is_present(status: &MirroredImageStatus) -> bool {
+pub(crate) fn is_present(status: &MirroredImageStatus) -> bool {
     let copy = &status.destinations[0];
     copy.state == CopyState::Present && copy.failure.is_none()
 }
 
-fn failed_for(status: &MirroredImageStatus, reason: FailureReason) -> bool {
+pub(crate) fn failed_for(status: &MirroredImageStatus, reason: FailureReason) -> bool {
     let copy = &status.destinations[0];
     let failure = copy.failure.as_ref();
     copy.state == CopyState::Failed
@@ -76,6 +76,30 @@ async fn trouble_is_told_of_and_overcome() {
     site.plane.heal().await.unwrap();
     site.until("its copy is there again", &first, is_present).await;
 
+    // Both are gone at once: of each is said what is true of it, and attempts go on.
+    site.kill("registry");
+    site.kill("registry-auth");
+    let status = site
+        .until("neither can be reached", &first, |status| {
+            let attempts = status.destinations[0]
+                .failure
+                .as_ref()
+                .map_or(0, |failure| failure.attempts);
+            origin(status) == Some(OriginState::Unreachable)
+                && failed_for(status, FailureReason::RegistryUnavailable)
+                && attempts >= 2
+        })
+        .await;
+    let (copy, original) = (&status.destinations[0], status.origin.as_ref().unwrap());
+    let why = &copy.failure.as_ref().unwrap().message;
+    assert!(why.contains(site.authenticated.host()), "{why}");
+    assert!(original.message.contains(site.open.host()), "{original:?}");
+    site.plane.heal().await.unwrap();
+    site.until("both are back", &first, |status| {
+        is_present(status) && origin(status) == Some(OriginState::Available)
+    })
+    .await;
+
     // The password is another.
     site.push_secret("wrong").await;
     site.mirror("m", json!({"images": [first, second, third]})).await;
@@ -86,6 +110,8 @@ async fn trouble_is_told_of_and_overcome() {
     assert!(site.authenticated.digest(&site.copy(&third)).is_err());
     site.push_secret(&site.plane.cluster().registry_auth().password).await;
     site.until("it is let in again", &third, is_present).await;
+
+    Box::pin(what_does_not_fit_is_told_of_and_copied_when_it_does(&site, &first)).await;
 
     // A Secret that is not there is named.
     site.apply(json!({

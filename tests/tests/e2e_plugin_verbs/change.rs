@@ -126,6 +126,26 @@ async fn a_secret_is_allowed_by_name() {
         let may = scene.kubectl(&["auth", "can-i", "get", secret, "--as", &agent], "");
         assert_eq!(may.code, Some(code), "{secret}: {}", may.stdout);
     }
+
+    // The mirror controller is somebody else, who is allowed by himself.
+    let mirror = format!(
+        "system:serviceaccount:{}:{}",
+        keys::SYSTEM_NAMESPACE,
+        keys::MIRROR_SERVICE_ACCOUNT
+    );
+    let may_read = |secret: &str| {
+        let may = scene.kubectl(&["auth", "can-i", "get", secret, "--as", &mirror], "");
+        may.code == Some(0)
+    };
+    assert!(!may_read("secret/regcred"));
+    insta::assert_snapshot!(shown(&["allow-secret", "regcred", "--mirror"]), @r"
+    role.rbac.authorization.k8s.io/coral-mirror-regcred created
+    rolebinding.rbac.authorization.k8s.io/coral-mirror-regcred created
+    ");
+    assert!(may_read("secret/regcred") && !may_read("secret/other"));
+    let [role, binding] = ["role/coral-agent-regcred", "rolebinding/coral-agent-regcred"];
+    scene.kubectl(&["delete", role, binding], "").succeeded();
+    assert!(may_read("secret/regcred"), "that of the agents was another");
 }
 
 #[tokio::test(flavor = "multi_thread")]

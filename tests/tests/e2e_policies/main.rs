@@ -4,6 +4,7 @@
 
 mod agent;
 mod controller;
+mod mirror;
 #[path = "../support/mod.rs"]
 mod support;
 mod webhook;

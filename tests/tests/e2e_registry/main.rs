@@ -4,26 +4,25 @@
 //! node, too, and the relay of the second waits for the address.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
+mod away;
+mod journey;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use coral_api::{
-    ImageReference, Prefetch,
-    conditions::{self, READY},
-    mirrored_image,
-};
+use away::Waiting;
 use coral_tests::{
-    NodeOptions, images,
+    images,
     wait::{Look, eventually},
 };
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, ResourceExt as _};
+use journey::Journey;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 use serde_json::json;
 use site::{Door, NAMESPACE, Site};
-use support::PATIENCE;
+use support::{PATIENCE, remains::Everything};
 
 /// A registry that nobody can reach.
 const ORIGIN: &str = "origin.invalid";
@@ -44,100 +43,34 @@ fn push(door: &Door, repository: &str) -> (String, String) {
 async fn copies_outlive_their_origin_and_the_registry_outlives_its_collector() {
     let site = Site::new().await;
     let _diagnose = site.cluster.diagnose_on_panic();
+    let journey = Journey::begin(&site).await;
+    let before = Everything::of(&site.cluster);
+    site.install().await;
+    journey.ask_for_copies();
+    journey.all_is_well().await;
+    journey.originals_go().await;
+    let node = journey.a_new_node_gets_the_copies().await;
+
+    journey.suspend(true);
     let door = site.door().await;
-    let (image, _) = push(&door, "team/app");
-    a_new_node_gets_the_copy(&site, &image).await;
-    a_pod_waits_for_the_relay_and_no_longer(&site, &door).await;
-    space_comes_back(&site, door, &image).await;
-    the_collector_is_killed(&site, &image).await;
+    a_pod_waits_for_the_relay_and_no_longer(&site, &door, &journey.waiting()).await;
+    space_comes_back(&site, door, &journey.fetched()).await;
+    the_collector_is_killed(&site, &journey.fetched()).await;
+    journey.suspend(false);
+
+    journey.rubbish_is_told_of().await;
+    journey.originals_come_back().await;
+    journey.clean_up();
+    let said = site.coral(&["uninstall", "--yes"]).succeeded().stderr;
+    assert!(
+        said.contains("the registry in the cluster with all copies in it"),
+        "{said}"
+    );
+    let mut after = Everything::of(&site.cluster);
+    assert_eq!(after.mentions, [""; 0]);
+    after.names.retain(|name| !name.ends_with(&format!("/{}", node.name())));
+    assert_eq!(after.names, before.names);
     site.cluster.down().await.unwrap();
-}
-
-/// What the mirror controller would have written.
-fn mirror(site: &Site, image: &str) {
-    let reference: ImageReference = image.parse().unwrap();
-    let name = mirrored_image::name(&reference);
-    site.apply(&json!({
-        "apiVersion": "image.stvz.io/v1alpha1",
-        "kind": "MirroredImage",
-        "metadata": {"name": name},
-        "spec": {"image": image, "requestedBy": ["all"], "rewrite": "OnFailure"},
-    }));
-    site.patch_status(
-        &format!("mirroredimage/{name}"),
-        &json!({
-            "destinations": [{
-                "mirror": "all", "state": "Present", "nodeReference": copy_of(image),
-                "reference": format!("coral-registry.coral-system.svc:5000/mirror/{image}"),
-            }],
-            "origin": {"state": "Unreachable", "checkedAt": "2026-01-01T00:00:00Z"},
-            "usedBy": {"count": 1},
-        }),
-    );
-}
-
-/// As the first node is.
-fn small() -> NodeOptions {
-    NodeOptions {
-        disk: Some("1g".to_owned()),
-        ..NodeOptions::default()
-    }
-}
-
-async fn ready_on(site: &Site, nodes: i32) {
-    let api: Api<Prefetch> = Api::namespaced(site.cluster.client(), "default");
-    eventually(&format!("the image to be on {nodes} nodes"), PATIENCE, async || {
-        let status = api.get("app").await?.status.unwrap_or_default();
-        let is_ready = conditions::is_true(&status.conditions, READY) && status.nodes.ready == nodes;
-        Ok(if is_ready { Look::Done(()) } else { Look::NotYet(status) })
-    })
-    .await
-    .unwrap();
-}
-
-/// A Prefetch names the origin, which is gone: every node gets the copy, also one that joins later, and a pod runs on it.
-async fn a_new_node_gets_the_copy(site: &Site, image: &str) {
-    mirror(site, image);
-    site.coral(&["prefetch", image, "--name", "app"]).succeeded();
-    ready_on(site, 1).await;
-    let node = site.cluster.add_node(small()).await.unwrap();
-    ready_on(site, 2).await;
-    let copy = copy_of(image);
-    assert!(node.has_image(&copy).unwrap(), "{:?}", node.images().unwrap());
-    let key = image.parse::<ImageReference>().unwrap().label_key();
-    let nodes: Api<Node> = Api::all(site.cluster.client());
-    let labels = nodes.get(node.name()).await.unwrap().labels().clone();
-    assert_eq!(
-        labels.get(&key).map(String::as_str),
-        Some("available"),
-        "the label is that of the origin"
-    );
-
-    site.apply(&json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "app", "namespace": "default"},
-        "spec": {
-            "nodeName": node.name(),
-            "terminationGracePeriodSeconds": 0,
-            // What the webhook makes of it; the kubelet pulls nothing.
-            "containers": [{"name": "app", "image": copy, "imagePullPolicy": "Never"}],
-        },
-    }));
-    runs(site, "app").await;
-}
-
-async fn runs(site: &Site, pod: &str) {
-    eventually(&format!("pod {pod} to run"), PATIENCE, async || {
-        let status = site.pods("default").get(pod).await?.status.unwrap_or_default();
-        Ok(if status.phase.as_deref() == Some("Running") {
-            Look::Done(())
-        } else {
-            Look::NotYet(status.container_statuses)
-        })
-    })
-    .await
-    .unwrap();
 }
 
 fn waits_for_its_image(pod: &Pod) -> bool {
@@ -150,7 +83,7 @@ fn waits_for_its_image(pod: &Pod) -> bool {
 }
 
 /// A pod that is sent to a copy before its node has a relay is tried again by the kubelet, and runs once there is one.
-async fn a_pod_waits_for_the_relay_and_no_longer(site: &Site, door: &Door) {
+async fn a_pod_waits_for_the_relay_and_no_longer(site: &Site, door: &Door, other: &Waiting<'_>) {
     let (image, _) = push(door, "team/late");
     let select = |pool: &str| {
         let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {"pool": pool}}}}}).to_string();
@@ -200,8 +133,10 @@ async fn a_pod_waits_for_the_relay_and_no_longer(site: &Site, door: &Door) {
     })
     .await
     .unwrap();
+    other.is_told_of().await;
     select("");
-    runs(site, "late").await;
+    site.runs("default", "late").await;
+    other.is_over().await;
 }
 
 /// The job lets the registry begin anew, which gives back what was deleted, and keeps the rest.
@@ -243,14 +178,13 @@ fn collected(site: &Site) -> String {
     site.kubectl(&arguments).succeeded().stdout.trim().to_owned()
 }
 
-/// A node without the image gets it from the registry.
-async fn is_to_be_had(site: &Site, image: &str) {
+/// A node without the copy gets it from the registry.
+async fn is_to_be_had(site: &Site, copy: &str) {
     let node = site.cluster.node("node-1").unwrap();
-    let copy = copy_of(image);
-    node.remove_image(&copy).unwrap();
+    node.remove_image(copy).unwrap();
     // The agent notices within seconds.
     eventually("the image to come back", PATIENCE, async || {
-        Ok(if node.has_image(&copy)? {
+        Ok(if node.has_image(copy)? {
             Look::Done(())
         } else {
             Look::NotYet(())

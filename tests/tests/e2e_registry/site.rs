@@ -15,7 +15,7 @@ use coral_tests::{
     images::Registry,
     wait::{Look, eventually},
 };
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,6 +28,7 @@ use super::support::{
 pub(crate) const NAMESPACE: &str = "coral-system";
 /// Where the node has what the registry keeps. Clusters for tests make no volumes by themselves.
 const DATA: &str = "/var/lib/coral-registry";
+const REGISTRY_IMAGE: &str = "registry:dev";
 
 /// A cluster with a registry in it.
 pub(crate) struct Site {
@@ -54,44 +55,63 @@ impl Site {
     pub(crate) async fn new() -> Self {
         let shared = Cluster::shared().await.unwrap();
         let folder = TempDir::with_prefix_in("registry-", env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let cluster = Cluster::start(ClusterOptions {
-            dir: folder.path().join("cluster"),
-            nodes: 1,
-            // Coral is installed as it comes, and so keeps 15 % of the disk free. A developer's machine may have less.
-            node_disk: Some("1g".to_owned()),
-            ..ClusterOptions::default()
-        })
-        .await
-        .unwrap();
+        let cluster = Cluster::start(options(folder.path().join("cluster"))).await.unwrap();
         let image = format!("{}/coral:dev", cluster.registry());
         crane(&cluster, &["copy", &format!("{}/coral:dev", shared.registry()), &image]);
-        let registry = registry_image(&cluster, folder.path());
+        registry_image(&cluster, folder.path());
         let site = Self { cluster, folder };
         site.make_volume();
-        let arguments = [
-            "install",
-            "--with-registry",
-            "--image",
-            &image,
-            "--set-registry-image",
-            &registry,
-        ];
-        let arguments = [&arguments[..], &["--set-registry-storage", "500Mi"]].concat();
-        let installed = site.coral(&arguments).succeeded();
-        for part in ["coral-registry with 1 replica", "coral-relay on 1 node"] {
+        site
+    }
+
+    /// Installs Coral with its registry and the mirror controller.
+    pub(crate) async fn install(&self) {
+        let registry = self.cluster.registry();
+        let (image, registry) = (format!("{registry}/coral:dev"), format!("{registry}/{REGISTRY_IMAGE}"));
+        let arguments = ["install", "--with-registry", "--component", "mirror", "--image", &image];
+        let settings = ["--set-registry-image", &registry, "--set-registry-storage", "500Mi"];
+        let arguments = [&arguments[..], &settings[..]].concat();
+        let installed = self.coral(&arguments).succeeded();
+        for part in [
+            "coral-registry with 1 replica",
+            "coral-relay on 1 node",
+            "coral-mirror with 2 replicas",
+        ] {
             assert!(
                 installed.stderr.contains(part),
                 "{part} is missing in: {}",
                 installed.stderr
             );
         }
-        let again = site.coral(&arguments).succeeded();
+        let again = self.coral(&arguments).succeeded();
         assert!(
             again.stdout.lines().all(|line| line.ends_with(" unchanged")),
             "{}",
             again.stdout
         );
-        site
+        self.name_registry().await;
+    }
+
+    /// Tells the mirror controller the address of the registry: these clusters have no name server.
+    async fn name_registry(&self) {
+        let services: Api<Service> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let address = services.get("coral-registry").await.unwrap().spec.unwrap().cluster_ip;
+        let names = json!([{"ip": address, "hostnames": ["coral-registry.coral-system.svc"]}]);
+        let patch = json!({"spec": {"template": {"spec": {"hostAliases": names}}}}).to_string();
+        let system = ["--namespace", NAMESPACE];
+        self.kubectl(&[&system, &["patch", "deployment/coral-mirror", "--patch", &patch][..]].concat())
+            .succeeded();
+        let wait = ["rollout", "status", "deployment/coral-mirror", "--timeout=90s"];
+        self.kubectl(&[&system, &wait[..]].concat()).succeeded();
+    }
+
+    /// Brings back what was killed.
+    pub(crate) async fn heal(&self) {
+        let options = ClusterOptions {
+            keep: true,
+            ..options(self.cluster.dir().to_owned())
+        };
+        Cluster::start(options).await.unwrap();
     }
 
     fn make_volume(&self) {
@@ -141,20 +161,6 @@ impl Site {
         .succeeded();
     }
 
-    /// Writes the status of an object, as the controller that is about it would.
-    pub(crate) fn patch_status(&self, object: &str, status: &Value) {
-        let patch = json!({"status": status}).to_string();
-        let arguments = [
-            "patch",
-            object,
-            "--subresource=status",
-            "--type=merge",
-            "--patch",
-            &patch,
-        ];
-        self.kubectl(&arguments).succeeded();
-    }
-
     /// A way to push to the registry.
     pub(crate) async fn door(&self) -> Door {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client(), NAMESPACE);
@@ -199,6 +205,19 @@ impl Site {
         Api::namespaced(self.cluster.client(), namespace)
     }
 
+    pub(crate) async fn runs(&self, namespace: &str, pod: &str) {
+        eventually(&format!("pod {pod} to run"), PATIENCE, async || {
+            let status = self.pods(namespace).get(pod).await?.status.unwrap_or_default();
+            Ok(if status.phase.as_deref() == Some("Running") {
+                Look::Done(())
+            } else {
+                Look::NotYet(status.container_statuses)
+            })
+        })
+        .await
+        .unwrap();
+    }
+
     /// Waits until a pod of another UID than this is Ready.
     pub(crate) async fn begun_anew(&self, name: &str, uid: Option<&str>) -> Pod {
         eventually(&format!("a new pod {name} to be Ready"), PATIENCE, async || {
@@ -224,8 +243,18 @@ fn crane(cluster: &Cluster, arguments: &[&str]) {
     ran.succeeded();
 }
 
-/// An image as that of the distribution project: the real registry, and the few programs of a shell that its manifest uses.
-fn registry_image(cluster: &Cluster, folder: &Path) -> String {
+fn options(dir: PathBuf) -> ClusterOptions {
+    ClusterOptions {
+        dir,
+        nodes: 1,
+        // Coral is installed as it comes, and so keeps 15 % of the disk free. A developer's machine may have less.
+        node_disk: Some("1g".to_owned()),
+        ..ClusterOptions::default()
+    }
+}
+
+/// Makes an image as that of the distribution project: the real registry, and the few programs of a shell that its manifest uses.
+fn registry_image(cluster: &Cluster, folder: &Path) {
     let root = folder.join("root");
     let mut files: Vec<(PathBuf, PathBuf)> = vec![(cluster.tools().node("registry"), "bin/registry".into())];
     let mut libraries = BTreeSet::new();
@@ -254,7 +283,7 @@ fn registry_image(cluster: &Cluster, folder: &Path) -> String {
         .arg(&root)
         .arg(".");
     Ran::from(tar.output().unwrap()).succeeded();
-    let image = format!("{}/registry:dev", cluster.registry());
+    let image = format!("{}/{REGISTRY_IMAGE}", cluster.registry());
     let layer = layer.to_str().unwrap();
     crane(cluster, &["append", "--new_tag", &image, "--new_layer", layer]);
     crane(
@@ -270,5 +299,4 @@ fn registry_image(cluster: &Cluster, folder: &Path) -> String {
             "PATH=/bin",
         ],
     );
-    image
 }

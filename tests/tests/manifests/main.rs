@@ -2,6 +2,7 @@
 //! real API server.
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
+mod monitoring;
 mod pods;
 mod rights;
 mod runbooks;
