@@ -10,6 +10,7 @@ mod mirror;
 mod node;
 mod plugin;
 mod process;
+mod profiles;
 mod pull;
 mod report;
 mod scale;
@@ -46,10 +47,15 @@ enum Subject {
     All,
     /// Sizes and memory, compared with what is accepted.
     Footprint(footprint::Args),
+    /// Hollow nodes of `scale`.
+    #[command(hide = true)]
+    Hollow(scale::HollowArgs),
     /// What copies of images take from one registry to another, and what others take.
     Mirror(mirror::Args),
     /// How long `kubectl coral` keeps people waiting.
     Plugin(plugin::Args),
+    /// What the hot paths cost alone: plan, admission and table, by criterion.
+    Profiles,
     /// What a Prefetch takes from beginning to end on real nodes, and what others would take.
     Pull(pull::Args),
     /// Write docs/benchmarks.md from what the benches have measured last.
@@ -65,8 +71,10 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
         Subject::Agent(args) => or_signal(Box::pin(agent::run(root, args))).await,
         Subject::All => or_signal(all()).await,
         Subject::Footprint(args) => footprint::run(root, args).await,
+        Subject::Hollow(args) => scale::hollow(args).await,
         Subject::Mirror(args) => or_signal(Box::pin(mirror::run(root, args))).await,
         Subject::Plugin(args) => or_signal(Box::pin(plugin::run(root, args))).await,
+        Subject::Profiles => or_signal(profiles::run(root)).await,
         Subject::Report => report::run(root),
         Subject::Pull(args) => or_signal(Box::pin(pull::run(root, args))).await,
         // Thousands of agents are in this process: they must not be slower than those that are shipped.
@@ -87,6 +95,7 @@ async fn all() -> Result<()> {
         "webhook",
         "mirror",
         "plugin",
+        "profiles",
         "footprint",
         "report",
     ] {

@@ -57,9 +57,12 @@ const SECTIONS: &[Section] = &[
     Section {
         name: "scale",
         title: "Thousands of nodes",
-        text: "Hollow nodes: the real agent of each node, thousands of them in one process, on container runtimes whose pulls take no time; a real API \
-               server and etcd; the controller as it is shipped, as a process of its own. All of it shares the processors of one machine, so that the \
-               agents, which would be on machines of their own, slow the rest down. Writes are counted by the API server itself.",
+        text: "Hollow nodes: the real agent of each node, a thousand of them in one process, on container runtimes whose pulls take no time; a real API \
+               server and etcd; the controller as it is shipped, as a process of its own; agents and controller with the accounts and rights of the \
+               manifests. All of it shares the processors of one machine, so that the agents, which would be on machines of their own, slow the rest down. \
+               Writes are counted by the API server itself. The nodes come Ready: Kubernetes' taint of nodes that are not is not put on them \
+               (`--disable-admission-plugins=TaintNodesByCondition`), for it would take minutes to be taken away again, one node after the other, and has \
+               nothing to do with Coral.",
     },
     Section {
         name: "webhook",
@@ -77,6 +80,12 @@ const SECTIONS: &[Section] = &[
         name: "plugin",
         title: "The command",
         text: "`kubectl coral`, as it is shipped.",
+    },
+    Section {
+        name: "profiles",
+        title: "Profiles of the hot paths",
+        text: "By criterion, without an API server: what the controller's plan costs for each node of a cluster, with 10 Prefetches of 20 images each on all of \
+               them; what a review takes from bytes to bytes; and what `status` makes of the nodes once it has read them. Times of the plan are those of its thread on a processor.",
     },
 ];
 

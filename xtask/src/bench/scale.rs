@@ -1,5 +1,8 @@
 //! What thousands of nodes cost: hollow ones, each with the real agent, a real API server, and the controller as it is shipped.
 
+mod accounts;
+mod fleet;
+
 use std::{
     fs,
     path::Path,
@@ -12,8 +15,7 @@ use coral_api::{
     conditions::{self, READY},
 };
 use coral_tests::{
-    cri::{Catalogue, Ending},
-    hollow::{ControlPlane, Fleet, HollowOptions},
+    hollow::ControlPlane,
     wait::{Look, eventually},
 };
 use futures::StreamExt as _;
@@ -24,6 +26,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+pub(crate) use self::fleet::{Args as HollowArgs, run as hollow};
+use self::{accounts::Accounts, fleet::Fleets};
 use super::{
     api_server::{Kind, Requests},
     coral::Program,
@@ -54,7 +58,7 @@ pub(crate) struct Args {
     images: usize,
 
     /// How long to watch nothing happen, in seconds.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 60)]
     idle: u64,
 }
 
@@ -67,7 +71,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
     let mut rows = Vec::new();
     for count in nodes {
         println!("\n{count} nodes, {images} images");
-        let row = Box::pin(measure(&controller, count, images, Duration::from_secs(idle))).await?;
+        let row = Box::pin(measure(root, &controller, count, images, Duration::from_secs(idle))).await?;
         figures.extend(row.figures());
         rows.push(row.json());
         let mut result = to_json(&machine, &figures);
@@ -140,28 +144,27 @@ impl Row {
     }
 }
 
-async fn measure(controller: &Path, count: usize, images: usize, idle: Duration) -> Result<Row> {
+async fn measure(root: &Path, controller: &Path, count: usize, images: usize, idle: Duration) -> Result<Row> {
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let plane = ControlPlane::start(&folder, "scale-plane").await?;
     let client = plane.client();
     let (api_server, etcd) = (pid(&plane, "kube-apiserver")?, pid(&plane, "etcd")?);
-    let everything = Catalogue::of_everything(1_000_000);
-    let began = Instant::now();
-    let fleet = Fleet::start(plane.config(), "hollow", count, |_| HollowOptions::new(&everything)).await?;
-    println!("  the nodes are there after {:.0} s", began.elapsed().as_secs_f64());
     let cluster = plane.cluster();
-    let arguments = ["--lease-namespace=default", "--identity=bench"];
+    let accounts = Accounts::make(root, cluster, &client).await?;
+    let began = Instant::now();
+    let mut fleet = Fleets::start(&cluster.kubeconfig(), &accounts.agent, count).await?;
+    println!("  the nodes are there after {:.0} s", began.elapsed().as_secs_f64());
+    let arguments = ["--lease-namespace=coral-system", "--identity=bench"];
     let mut controller = Program::start(
         "coral-controller",
         controller.to_owned(),
-        &cluster.kubeconfig(),
+        &accounts.controller,
         &cluster.logs(),
         &arguments,
     )
     .await?;
 
-    // Kubernetes takes the taints of young nodes away; those writes are none of Coral's.
     let is_counted = |kind: &Kind| kind.is_write() && kind.is_of(RESOURCES);
     let before = Requests::settle(&client, REST, PATIENCE, is_counted).await?;
     let times = || -> Result<[Duration; 3]> {
@@ -188,13 +191,8 @@ async fn measure(controller: &Path, count: usize, images: usize, idle: Duration)
         [0, 1, 2].map(|place: usize| ended_with[place].saturating_sub(began_with[place]).as_secs_f64());
     let written = after.since(&before);
     println!("{}", written.table(is_counted));
-    let pulls = fleet.timeline();
-    ensure!(
-        pulls.ended(Ending::Succeeded) == count * images.len(),
-        "{} pulls of {} have succeeded",
-        pulls.ended(Ending::Succeeded),
-        count * images.len()
-    );
+    let (pulls, wanted) = (fleet.pulls().await?, count * images.len());
+    ensure!(pulls == wanted, "{pulls} pulls of {wanted} have succeeded");
 
     println!("  nothing happens for {} s", idle.as_secs());
     let before = Requests::count(&client).await?;
@@ -204,7 +202,7 @@ async fn measure(controller: &Path, count: usize, images: usize, idle: Duration)
     let busy = controller.processor_time()?.saturating_sub(controller_before);
     let idled = Requests::count(&client).await?.since(&before);
     let minutes = rested.elapsed().as_secs_f64() / 60.0;
-    let per_node = |count: u64| number(count) / number(fleet.size()) / minutes;
+    let per_node = |requests: u64| number(requests) / number(count) / minutes;
     let is_watch = |kind: &Kind| kind.verb == "WATCH";
     let is_own = |kind: &Kind| kind.is_of(OWN) || is_counted(kind);
     println!("{}", idled.table(is_own));
@@ -225,7 +223,7 @@ async fn measure(controller: &Path, count: usize, images: usize, idle: Duration)
         idle_controller: 100.0 * busy.as_secs_f64() / rested.elapsed().as_secs_f64(),
     };
     drop(controller);
-    drop(fleet);
+    fleet.end().await?;
     plane.down().await?;
     Ok(row)
 }
