@@ -146,7 +146,13 @@ fn destinations(status: &MirroredImageStatus) -> Text {
             state => format!("{registry} ({state})"),
         }
     };
-    let texts: Vec<String> = status.destinations.iter().map(one).collect();
+    // Two Mirrors may have copies in one registry.
+    let mut texts: Vec<String> = Vec::with_capacity(status.destinations.len());
+    for text in status.destinations.iter().map(one) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
     let tone = |copy: &CopyStatus| match (copy.state, &copy.failure) {
         (CopyState::Failed, _) => Tone::Bad,
         (CopyState::Present, None) => Tone::Good,
@@ -382,6 +388,22 @@ mod tests {
             table(&images()[..1], true, now()).render(false, false),
             @"nginx:1.29   sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef   r.lan,s.lan:5000 (retrying)   available   Pod shop/web-1 and 11 more   120m   OnFailure   all   r.lan/m/x:1,s.lan:5000/m/x:1"
         );
+    }
+
+    #[test]
+    fn a_registry_that_two_mirrors_name_stands_once() {
+        let copy = |mirror: &str, state: &str| json!({"mirror": mirror, "reference": format!("r.lan/{mirror}/x:1"), "nodeReference": "r.lan/x:1", "state": state});
+        let cases = [
+            ([copy("all", "Present"), copy("web", "Present")], "r.lan"),
+            (
+                [copy("all", "Present"), copy("web", "Copying")],
+                "r.lan,r.lan (copying)",
+            ),
+        ];
+        for (copies, expected) in cases {
+            let image = image("x:1", &json!({"destinations": copies}));
+            assert_eq!(destinations(image.status.as_ref().unwrap()).text, expected);
+        }
     }
 
     #[test]

@@ -228,6 +228,14 @@ fn status_shows_images_with_their_copies() {
         "{}",
         nobody.stderr
     );
+    put_mirror(&api, "all", &json!({"discover": {}, "destinations": []}), &json!({}));
+    let idle = home.run(&["mirror", "status"]);
+    assert!(
+        idle.stderr
+            .contains("there are Mirrors, but their controller has named no image"),
+        "{}",
+        idle.stderr
+    );
 
     let mut failed = copy("mirror/ghcr.io/acme/app:v7", "Failed");
     failed["failure"] = json!({"reason": "Unauthorized", "message": "denied", "attempts": 2});

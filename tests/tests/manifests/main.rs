@@ -132,15 +132,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "they start clusters and measure, as the tests and the benches do",
     ),
     ("docs/faults.md", "`cargo xtask test faults` is what it shows"),
-    ("docs/migration-", "what people had before is not here"),
-    ("docs/mirroring.md", "e2e_mirror does it with registries of its own"),
     (
         "docs/plugin.md",
         "e2e_plugin, e2e_plugin_verbs and e2e_plugin_doctor do each with images of their own",
     ),
     ("docs/webhook.md", "e2e_webhook takes its examples from there by name"),
     ("docs/reference", "it is generated from the command lines"),
-    ("docs/registry.md", "e2e_registry does it with a cluster of its own"),
 ];
 
 /// No document is forgotten: what it shows is run by `e2e_manifests`, or it is told here who does so.

@@ -86,7 +86,8 @@ async fn registration(cluster: &Cluster) -> Result<Option<Registration>, Error> 
     unless_forbidden(cluster.list(Api::all, each).await).map(|read| read.map(|()| found))
 }
 
-async fn mirrors(cluster: &Cluster) -> Result<Option<Vec<Mirror>>, Error> {
+/// The Mirrors of the cluster, or `None` where one may not see them.
+pub(super) async fn mirrors(cluster: &Cluster) -> Result<Option<Vec<Mirror>>, Error> {
     let mut mirrors = Vec::new();
     let read = cluster.list(Api::all, |mirror| mirrors.push(mirror)).await;
     unless_forbidden(read).map(|read| read.map(|()| mirrors))

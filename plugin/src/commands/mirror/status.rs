@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt as _, api::DynamicObject, core::ApiResource};
 use serde_json::Value;
 
+use super::check;
 use crate::{
     client::Cluster,
     error::Error,
@@ -112,7 +113,9 @@ impl StatusArgs {
                     printer.note("No resources found");
                 }
                 if is_all {
-                    printer.hint("`kubectl coral mirror --discover --to REGISTRY` copies what the cluster uses");
+                    printer.hint(nothing_yet(
+                        check::mirrors(cluster).await?.map_or(0, |mirrors| mirrors.len()),
+                    ));
                 }
             }
             Format::Table | Format::Wide => {
@@ -155,6 +158,17 @@ impl StatusArgs {
             }
         }
         missing.map_or(Ok(exit::SUCCESS), |error| Err(error.into()))
+    }
+}
+
+/// What to do where no image is known at all.
+fn nothing_yet(mirrors: usize) -> &'static str {
+    match mirrors {
+        0 => "`kubectl coral mirror --discover --to REGISTRY` copies what the cluster uses",
+        _ => {
+            "there are Mirrors, but their controller has named no image: `kubectl coral doctor` says whether it runs, and `kubectl get \
+             mirrors` what it says of them"
+        }
     }
 }
 
