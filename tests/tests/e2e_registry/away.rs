@@ -7,7 +7,6 @@ use serde_json::json;
 use super::{
     site::{NAMESPACE, Site},
     support::PATIENCE,
-    waits_for_its_image,
 };
 
 /// A Prefetch, and a pod that needs its image, on a node that has lost it.
@@ -38,16 +37,7 @@ impl Waiting<'_> {
                 "containers": [{"name": "main", "image": self.original}],
             },
         }));
-        eventually("the pod to have no image", PATIENCE, async || {
-            let pod = self.site.pods(self.namespace).get(POD).await?;
-            Ok(if waits_for_its_image(&pod) {
-                Look::Done(())
-            } else {
-                Look::NotYet(pod.status)
-            })
-        })
-        .await
-        .unwrap();
+        self.site.has_no_image(self.namespace, POD).await;
         let pod = format!("pod/{POD}");
         let explained = self.coral(&["explain", &pod]);
         let copy = format!(", by its copy {}: ", self.copy);

@@ -18,7 +18,6 @@ use coral_tests::{
     wait::{Look, eventually},
 };
 use journey::Journey;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::json;
 use site::{Door, NAMESPACE, Site};
@@ -73,15 +72,6 @@ async fn copies_outlive_their_origin_and_the_registry_outlives_its_collector() {
     site.cluster.down().await.unwrap();
 }
 
-fn waits_for_its_image(pod: &Pod) -> bool {
-    let statuses = pod
-        .status
-        .iter()
-        .flat_map(|status| status.container_statuses.iter().flatten());
-    let mut waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
-    waiting.any(|reason| ["ErrImagePull", "ImagePullBackOff"].contains(&reason))
-}
-
 /// A pod that is sent to a copy before its node has a relay is tried again by the kubelet, and runs once there is one.
 async fn a_pod_waits_for_the_relay_and_no_longer(site: &Site, door: &Door, other: &Waiting<'_>) {
     let (image, _) = push(door, "team/late");
@@ -123,16 +113,7 @@ async fn a_pod_waits_for_the_relay_and_no_longer(site: &Site, door: &Door, other
             "containers": [{"name": "late", "image": copy_of(&image)}],
         },
     }));
-    eventually("the pod to have no image", PATIENCE, async || {
-        let pod = site.pods("default").get("late").await?;
-        Ok(if waits_for_its_image(&pod) {
-            Look::Done(())
-        } else {
-            Look::NotYet(pod.status)
-        })
-    })
-    .await
-    .unwrap();
+    site.has_no_image("default", "late").await;
     other.is_told_of().await;
     select("");
     site.runs("default", "late").await;

@@ -218,6 +218,20 @@ impl Site {
         .unwrap();
     }
 
+    /// Waits until a pod is not begun because of its image.
+    pub(crate) async fn has_no_image(&self, namespace: &str, pod: &str) {
+        eventually("the pod to have no image", PATIENCE, async || {
+            let pod = self.pods(namespace).get(pod).await?;
+            Ok(if waits_for_its_image(&pod) {
+                Look::Done(())
+            } else {
+                Look::NotYet(pod.status)
+            })
+        })
+        .await
+        .unwrap();
+    }
+
     /// Waits until a pod of another UID than this is Ready.
     pub(crate) async fn begun_anew(&self, name: &str, uid: Option<&str>) -> Pod {
         eventually(&format!("a new pod {name} to be Ready"), PATIENCE, async || {
@@ -299,4 +313,13 @@ fn registry_image(cluster: &Cluster, folder: &Path) {
             "PATH=/bin",
         ],
     );
+}
+
+fn waits_for_its_image(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let mut waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    waiting.any(|reason| ["ErrImagePull", "ImagePullBackOff"].contains(&reason))
 }

@@ -15,6 +15,7 @@ use coral_api::{
     conditions::{self, READY},
 };
 use coral_tests::{
+    cluster::clean_up,
     hollow::ControlPlane,
     wait::{Look, eventually},
 };
@@ -147,6 +148,11 @@ impl Row {
 async fn measure(root: &Path, controller: &Path, count: usize, images: usize, idle: Duration) -> Result<Row> {
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    // A run that was killed leaves it, with the nodes of then.
+    let left = folder.join("scale-plane");
+    if left.exists() {
+        clean_up(&left)?;
+    }
     let plane = ControlPlane::start(&folder, "scale-plane").await?;
     let client = plane.client();
     let (api_server, etcd) = (pid(&plane, "kube-apiserver")?, pid(&plane, "etcd")?);
