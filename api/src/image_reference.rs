@@ -265,7 +265,7 @@ fn parse(text: &str) -> Result<ImageReference, InvalidReason> {
     if has_white_space(text) {
         return Err(InvalidReason::WhiteSpace);
     }
-    if text.as_bytes().windows(3).any(|bytes| bytes == b"://") {
+    if text.contains("://") {
         return Err(InvalidReason::Scheme);
     }
     if text.len() == 64 && text.bytes().all(is_lower_hex) {
@@ -363,12 +363,12 @@ fn check_host(host_and_port: &str) -> Result<(), InvalidReason> {
             None => return Err(InvalidReason::Host),
         }
     } else {
-        match host_and_port.split_once(':') {
+        match split_once(host_and_port, b':') {
             Some((host, port)) => (Some(host), Some(port)),
             None => (Some(host_and_port), None),
         }
     };
-    if host.is_some_and(|host| !host.split('.').all(is_host_component)) {
+    if host.is_some_and(|host| !host.as_bytes().split(|&byte| byte == b'.').all(is_host_component)) {
         return Err(InvalidReason::Host);
     }
     match port {
@@ -377,8 +377,7 @@ fn check_host(host_and_port: &str) -> Result<(), InvalidReason> {
     }
 }
 
-fn is_host_component(component: &str) -> bool {
-    let bytes = component.as_bytes();
+fn is_host_component(bytes: &[u8]) -> bool {
     matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
         && bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -391,7 +390,7 @@ fn check_path(path: &str) -> Result<(), InvalidReason> {
     if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(InvalidReason::UpperCase);
     }
-    if path.split('/').all(is_path_component) {
+    if path.as_bytes().split(|&byte| byte == b'/').all(is_path_component) {
         Ok(())
     } else {
         Err(InvalidReason::Path)
@@ -399,14 +398,14 @@ fn check_path(path: &str) -> Result<(), InvalidReason> {
 }
 
 /// `alpha-numeric [separator alpha-numeric]*` with the separators `.`, `_`, `__` and any number of dashes.
-fn is_path_component(component: &str) -> bool {
+fn is_path_component(bytes: &[u8]) -> bool {
     let is_alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = component.as_bytes();
+    let is_separator = |run: &[u8]| matches!(run, b"." | b"_" | b"__") || run.iter().all(|&byte| byte == b'-');
     bytes.first().is_some_and(is_alphanumeric)
         && bytes.last().is_some_and(is_alphanumeric)
         && bytes
-            .split(is_alphanumeric)
-            .all(|separator| matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-'))
+            .chunk_by(|one, next| is_alphanumeric(one) == is_alphanumeric(next))
+            .all(|run| is_alphanumeric(&run[0]) || is_separator(run))
 }
 
 fn check_tag(tag: &str) -> Result<&str, InvalidReason> {

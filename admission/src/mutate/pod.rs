@@ -319,6 +319,9 @@ fn entry<'p, 'a>(
 
 /// Takes away what was made at `path`, if nothing is in it any more.
 fn close<'a>(root: &mut Entries<'a>, path: &[&'static str], record: &Record<'a>) {
+    if record.made.is_empty() {
+        return;
+    }
     let (Some(before), Some((last, parents))) = (record.made.get(&path.join(".")), path.split_last()) else {
         return;
     };

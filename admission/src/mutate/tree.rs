@@ -5,11 +5,15 @@
 //! of places, and their places in the whole object and in a tree of what matters are the same.
 
 mod read;
+mod skim;
 
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Number, Value};
+
+/// Entries of a map through which one looks as fast from the first to the last: to know that two keys differ, their lengths are mostly enough.
+const FEW: usize = 8;
 
 /// A JSON value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,14 +53,14 @@ enum Interest {
 
 impl Part {
     /// What is of interest below a key.
-    fn below(&'static self, key: &str) -> Interest {
+    fn below(&'static self, key: &[u8]) -> Interest {
         match self {
             Self::All => Interest::In(self),
             Self::Keys(keys) => {
-                let found = keys.iter().find(|(known, _)| *known == key);
+                let found = keys.iter().find(|(known, _)| known.as_bytes() == key);
                 found.map_or(Interest::None, |(_, part)| Interest::In(part))
             }
-            Self::Prefixed(prefix) if key.starts_with(prefix) => Interest::In(&Self::All),
+            Self::Prefixed(prefix) if key.starts_with(prefix.as_bytes()) => Interest::In(&Self::All),
             Self::Prefixed(_) => Interest::InTheKeyAlone,
             Self::Each(_) => Interest::None,
         }
@@ -88,7 +92,7 @@ impl<'a> Tree<'a> {
             }
             Value::Object(map) => {
                 let entries = map.iter().filter_map(|(key, value)| {
-                    let value = match part.below(key) {
+                    let value = match part.below(key.as_bytes()) {
                         Interest::None => return None,
                         Interest::InTheKeyAlone => Self::Null,
                         Interest::In(part) => Self::of(value, part),
@@ -216,6 +220,9 @@ impl<'a> Entries<'a> {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Tree<'a>> {
+        if self.0.len() <= FEW {
+            return self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value);
+        }
         self.find(key).ok().map(|index| &self.0[index].1)
     }
 
@@ -257,9 +264,14 @@ impl<'a> FromIterator<(Cow<'a, str>, Tree<'a>)> for Entries<'a> {
     fn from_iter<I: IntoIterator<Item = (Cow<'a, str>, Tree<'a>)>>(entries: I) -> Self {
         let mut entries: Vec<_> = entries.into_iter().collect();
         if !entries.is_sorted_by(|(one, _), (other, _)| one < other) {
-            entries.reverse();
             entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-            entries.dedup_by(|(later, _), (earlier, _)| later == earlier);
+            entries.dedup_by(|later, kept| {
+                let is_same = later.0 == kept.0;
+                if is_same {
+                    std::mem::swap(later, kept);
+                }
+                is_same
+            });
         }
         Self(entries)
     }

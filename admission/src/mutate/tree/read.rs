@@ -1,14 +1,14 @@
-//! Trees from text. What nobody asks for is skipped.
+//! Trees from text. What nobody asks for is skipped, and what somebody asks for is read by `serde_json`.
 
-use std::{borrow::Cow, cell::Cell, fmt};
+use std::{borrow::Cow, fmt};
 
 use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    Deserializer as _,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Number;
+use serde_json::{Deserializer, Error, Number};
 
-use super::{Entries, Interest, Part, Tree};
+use super::{Entries, Interest, Part, Tree, skim};
 
 /// Values in a tree. An object that the API server stores, 1.5 MiB at most, comes nowhere near it.
 const MOST_VALUES: u32 = 100_000;
@@ -16,162 +16,284 @@ const MOST_VALUES: u32 = 100_000;
 impl<'a> Tree<'a> {
     /// What is of interest of a text.
     pub(crate) fn read(text: &'a [u8], part: &'static Part) -> serde_json::Result<Self> {
-        let left = Cell::new(MOST_VALUES);
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let tree = Reader { part, left: &left }.deserialize(&mut deserializer)?;
-        deserializer.end()?;
-        Ok(tree)
+        let mut reader = Reader {
+            text,
+            at: 0,
+            left: MOST_VALUES,
+        };
+        let tree = reader.value(part)?;
+        match reader.peek() {
+            Ok(_) => Err(reader.error("nothing more")),
+            Err(_) => Ok(tree),
+        }
     }
 }
 
-#[derive(Clone, Copy)]
-struct Reader<'l> {
-    part: &'static Part,
+/// Goes through the maps and lists that have something of interest. They are as deep as [`Part`]s are, however deep the text is.
+struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
     /// How many values may still be made.
-    left: &'l Cell<u32>,
+    left: u32,
 }
 
-impl Reader<'_> {
-    fn below(self, part: &'static Part) -> Self {
-        Self { part, ..self }
+impl<'a> Reader<'a> {
+    fn value(&mut self, part: &'static Part) -> Result<Tree<'a>, Error> {
+        let tree = match (self.peek()?, part) {
+            (b'{', Part::Keys(_) | Part::Prefixed(_)) => self.map(part)?,
+            (b'[', Part::Each(part)) => self.list(part)?,
+            (b'{', Part::Each(_)) => {
+                self.skip()?;
+                Tree::Map(Entries::EMPTY)
+            }
+            (b'[', Part::Keys(_) | Part::Prefixed(_)) => {
+                self.skip()?;
+                Tree::List(Vec::new())
+            }
+            (b'"', _) => self.text()?,
+            _ => return self.whole(),
+        };
+        count(&mut self.left)?;
+        Ok(tree)
     }
 
-    fn made<E: Error>(self, tree: Tree<'_>) -> Result<Tree<'_>, E> {
-        let left = self.left.get().checked_sub(1);
-        self.left
-            .set(left.ok_or_else(|| E::custom("the object has more values than any that can be stored"))?);
+    /// A text. Most have nothing in them that needs to be looked at twice.
+    fn text(&mut self) -> Result<Tree<'a>, Error> {
+        let begin = self.at;
+        let is_escaped = self.skip_text()?;
+        let quoted = &self.text[begin..self.at];
+        let text = &quoted[1..quoted.len() - 1];
+        if is_escaped || text.iter().any(u8::is_ascii_control) {
+            let text: String = serde_json::from_slice(quoted)?;
+            return Ok(Tree::Text(text.into()));
+        }
+        std::str::from_utf8(text).map(Tree::text).map_err(Error::custom)
+    }
+
+    fn map(&mut self, part: &'static Part) -> Result<Tree<'a>, Error> {
+        let mut entries = Vec::new();
+        self.entries(b'}', |reader| {
+            let key = reader.key()?;
+            match part.below(&key) {
+                Interest::None => reader.skip()?,
+                Interest::InTheKeyAlone => {
+                    reader.skip()?;
+                    count(&mut reader.left)?;
+                    entries.push((text_of(key)?, Tree::Null));
+                }
+                Interest::In(part) => entries.push((text_of(key)?, reader.value(part)?)),
+            }
+            Ok(())
+        })?;
+        Ok(Tree::Map(entries.into_iter().collect()))
+    }
+
+    fn list(&mut self, part: &'static Part) -> Result<Tree<'a>, Error> {
+        let mut entries = Vec::new();
+        self.entries(b']', |reader| {
+            entries.push(reader.value(part)?);
+            Ok(())
+        })?;
+        Ok(Tree::List(entries))
+    }
+
+    /// Visits what stands between brackets and commas.
+    fn entries(&mut self, closing: u8, mut visit: impl FnMut(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        self.at += 1;
+        if self.peek()? == closing {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            visit(self)?;
+            let separator = self.peek()?;
+            self.at += 1;
+            if separator == closing {
+                return Ok(());
+            }
+            if separator != b',' {
+                self.at -= 1;
+                return Err(self.error(if closing == b'}' { "`,` or `}`" } else { "`,` or `]`" }));
+            }
+        }
+    }
+
+    /// A key and the colon behind it.
+    fn key(&mut self) -> Result<Cow<'a, [u8]>, Error> {
+        if self.peek()? != b'"' {
+            return Err(self.error("a key"));
+        }
+        let begin = self.at;
+        let is_escaped = self.skip_text()?;
+        let quoted = &self.text[begin..self.at];
+        if self.peek()? != b':' {
+            return Err(self.error("`:`"));
+        }
+        self.at += 1;
+        if is_escaped {
+            let key: String = serde_json::from_slice(quoted)?;
+            return Ok(Cow::Owned(key.into_bytes()));
+        }
+        Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1]))
+    }
+
+    fn skip(&mut self) -> Result<(), Error> {
+        match self.peek()? {
+            b'{' | b'[' => {
+                let length = skim::length_to_closing(&self.text[self.at + 1..]).ok_or_else(|| self.ended())?;
+                self.at += 1 + length;
+            }
+            b'"' => {
+                self.skip_text()?;
+            }
+            b',' | b':' | b'}' | b']' => return Err(self.error("a value")),
+            _ => {
+                let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r');
+                let rest = &self.text[self.at..];
+                self.at += rest.iter().position(is_end).unwrap_or(rest.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes behind a text in quotes, and tells whether something in it is escaped.
+    fn skip_text(&mut self) -> Result<bool, Error> {
+        self.at += 1;
+        let mut is_escaped = false;
+        loop {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            let length = length.ok_or_else(|| self.ended())?;
+            self.at += length + 1;
+            if rest[length] == b'"' {
+                return Ok(is_escaped);
+            }
+            is_escaped = true;
+            self.at += 1;
+        }
+    }
+
+    /// A value that is of interest as a whole, or none that has parts.
+    fn whole(&mut self) -> Result<Tree<'a>, Error> {
+        let mut deserializer = Deserializer::from_slice(&self.text[self.at..]);
+        let tree = deserializer.deserialize_any(Whole { left: &mut self.left })?;
+        self.at += deserializer.into_iter::<IgnoredAny>().byte_offset();
+        Ok(tree)
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Result<u8, Error> {
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                Some(byte) => return Ok(*byte),
+                None => return Err(self.ended()),
+            }
+        }
+    }
+
+    fn error(&self, expected: &str) -> Error {
+        Error::custom(format_args!("expected {expected} at byte {}", self.at))
+    }
+
+    fn ended(&self) -> Error {
+        Error::custom(format_args!(
+            "it ends in the middle of a value, at byte {}",
+            self.text.len()
+        ))
+    }
+}
+
+fn text_of(key: Cow<'_, [u8]>) -> Result<Cow<'_, str>, Error> {
+    match key {
+        Cow::Borrowed(key) => std::str::from_utf8(key).map(Cow::Borrowed).map_err(Error::custom),
+        Cow::Owned(key) => String::from_utf8(key).map(Cow::Owned).map_err(Error::custom),
+    }
+}
+
+/// Counts a value that is made.
+fn count<E: serde::de::Error>(left: &mut u32) -> Result<(), E> {
+    let fewer = left.checked_sub(1);
+    *left = fewer.ok_or_else(|| E::custom("the object has more values than any that can be stored"))?;
+    Ok(())
+}
+
+/// Takes everything.
+struct Whole<'l> {
+    /// How many values may still be made.
+    left: &'l mut u32,
+}
+
+impl Whole<'_> {
+    fn made<E: serde::de::Error>(self, tree: Tree<'_>) -> Result<Tree<'_>, E> {
+        count(self.left)?;
         Ok(tree)
     }
 }
 
-impl<'a> DeserializeSeed<'a> for Reader<'_> {
+impl<'a> DeserializeSeed<'a> for Whole<'_> {
     type Value = Tree<'a>;
 
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Tree<'a>, D::Error> {
+    fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<Tree<'a>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'a> Visitor<'a> for Reader<'_> {
+impl<'a> Visitor<'a> for Whole<'_> {
     type Value = Tree<'a>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("any JSON value")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Tree<'a>, E> {
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Tree<'a>, E> {
         self.made(Tree::Null)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Tree<'a>, E> {
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Tree<'a>, E> {
         self.made(Tree::Bool(value))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Tree<'a>, E> {
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Tree<'a>, E> {
         self.made(Tree::Number(value.into()))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Tree<'a>, E> {
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Tree<'a>, E> {
         self.made(Tree::Number(value.into()))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Tree<'a>, E> {
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Tree<'a>, E> {
         self.made(Number::from_f64(value).map_or(Tree::Null, Tree::Number))
     }
 
-    fn visit_borrowed_str<E: Error>(self, value: &'a str) -> Result<Tree<'a>, E> {
+    fn visit_borrowed_str<E: serde::de::Error>(self, value: &'a str) -> Result<Tree<'a>, E> {
         self.made(Tree::text(value))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Tree<'a>, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Tree<'a>, E> {
         self.made(Tree::Text(value.to_owned().into()))
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut access: A) -> Result<Tree<'a>, A::Error> {
         let mut entries = Vec::new();
-        if let Some(part) = self.part.each() {
-            while let Some(entry) = access.next_element_seed(self.below(part))? {
-                entries.push(entry);
-            }
-        } else {
-            while access.next_element::<IgnoredAny>()?.is_some() {}
+        while let Some(entry) = access.next_element_seed(Whole { left: &mut *self.left })? {
+            entries.push(entry);
         }
         self.made(Tree::List(entries))
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut access: A) -> Result<Tree<'a>, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = access.next_key_seed(Key(self.part))? {
-            match key {
-                Found::Nothing => {
-                    access.next_value::<IgnoredAny>()?;
-                }
-                Found::Key(key) => {
-                    access.next_value::<IgnoredAny>()?;
-                    entries.push((key, self.made(Tree::Null)?));
-                }
-                Found::Part(key, part) => entries.push((key, access.next_value_seed(self.below(part))?)),
-            }
+        while let Some(Key(key)) = access.next_key()? {
+            entries.push((key, access.next_value_seed(Whole { left: &mut *self.left })?));
         }
-        self.made(Tree::Map(entries.into_iter().collect::<Entries<'_>>()))
+        self.made(Tree::Map(entries.into_iter().collect()))
     }
 }
 
-/// Finds out whether a key is of interest.
-struct Key(&'static Part);
-
-enum Found<'a> {
-    Nothing,
-    /// The key, but not its value.
-    Key(Cow<'a, str>),
-    Part(Cow<'a, str>, &'static Part),
-}
-
-impl Key {
-    fn find<'a>(&self, key: &str, whole: impl FnOnce() -> Cow<'a, str>) -> Found<'a> {
-        match self.0.below(key) {
-            Interest::None => Found::Nothing,
-            Interest::InTheKeyAlone => Found::Key(whole()),
-            Interest::In(part) => Found::Part(whole(), part),
-        }
-    }
-}
-
-impl<'a> DeserializeSeed<'a> for Key {
-    type Value = Found<'a>;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Found<'a>, D::Error> {
-        match self.0 {
-            // Of these, there is no need to know whether they are text.
-            Part::Keys(_) => deserializer.deserialize_bytes(self),
-            _ => deserializer.deserialize_str(self),
-        }
-    }
-}
-
-impl<'a> Visitor<'a> for Key {
-    type Value = Found<'a>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a key")
-    }
-
-    fn visit_bytes<E: Error>(self, key: &[u8]) -> Result<Found<'a>, E> {
-        let Part::Keys(keys) = self.0 else {
-            return Ok(Found::Nothing);
-        };
-        let found = keys.iter().find(|(known, _)| known.as_bytes() == key);
-        Ok(found.map_or(Found::Nothing, |(known, part)| Found::Part(Cow::Borrowed(known), part)))
-    }
-
-    fn visit_borrowed_str<E: Error>(self, key: &'a str) -> Result<Found<'a>, E> {
-        Ok(self.find(key, || Cow::Borrowed(key)))
-    }
-
-    fn visit_str<E: Error>(self, key: &str) -> Result<Found<'a>, E> {
-        Ok(self.find(key, || Cow::Owned(key.to_owned())))
-    }
-}
+/// A key, borrowed where nothing in it is escaped.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
