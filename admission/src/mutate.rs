@@ -354,10 +354,11 @@ fn change<'a>(
         .filter(|_| known.is_some())
         .and_then(|stored| stored.at(kind.spec_path()));
     let has_arrived = |placement: Placement, key: &str| stored_spec.is_some_and(|spec| !asks_for(spec, placement, key));
+    let label_keys = places.map(|places| places.label_keys(wish)).unwrap_or_default();
     let mut record = Record::default();
     if let Some(places) = places {
         let mut after = places.restored(&own.merged(known.unwrap_or_default()));
-        record = after.inject(places, wish, has_arrived);
+        record = after.inject(places, wish, &label_keys, has_arrived);
         places.difference(&after, kind, &mut patch);
     }
 

@@ -259,15 +259,16 @@ fn quoted(reference: &str) -> String {
 }
 
 fn parse(text: &str) -> Result<ImageReference, InvalidReason> {
-    if text.is_empty() {
-        return Err(InvalidReason::Empty);
-    }
-    if has_white_space(text) {
-        return Err(InvalidReason::WhiteSpace);
-    }
-    if text.contains("://") {
-        return Err(InvalidReason::Scheme);
-    }
+    // The grammar has no place for these. That they are there says more than which part of it is broken.
+    normalised(text).map_err(|reason| match text {
+        "" => InvalidReason::Empty,
+        _ if text.contains(char::is_whitespace) => InvalidReason::WhiteSpace,
+        _ if text.contains("://") => InvalidReason::Scheme,
+        _ => reason,
+    })
+}
+
+fn normalised(text: &str) -> Result<ImageReference, InvalidReason> {
     if text.len() == 64 && text.bytes().all(is_lower_hex) {
         return Err(InvalidReason::ImageId);
     }
@@ -327,14 +328,6 @@ fn split_once(text: &str, character: u8) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-fn has_white_space(text: &str) -> bool {
-    if text.is_ascii() {
-        text.bytes().any(|byte| matches!(byte, b'\t'..=b'\r' | b' '))
-    } else {
-        text.contains(char::is_whitespace)
-    }
-}
-
 /// Docker's rule: what stands before the first slash is a host when it is `localhost`, has a dot or a colon, or an upper-case letter.
 fn split_registry(text: &str) -> Result<(&str, &str), InvalidReason> {
     let Some((first, rest)) = split_once(text, b'/') else {
@@ -387,11 +380,10 @@ fn is_port(port: &str) -> bool {
 }
 
 fn check_path(path: &str) -> Result<(), InvalidReason> {
-    if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err(InvalidReason::UpperCase);
-    }
     if path.as_bytes().split(|&byte| byte == b'/').all(is_path_component) {
         Ok(())
+    } else if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Err(InvalidReason::UpperCase)
     } else {
         Err(InvalidReason::Path)
     }
@@ -401,11 +393,20 @@ fn check_path(path: &str) -> Result<(), InvalidReason> {
 fn is_path_component(bytes: &[u8]) -> bool {
     let is_alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_separator = |run: &[u8]| matches!(run, b"." | b"_" | b"__") || run.iter().all(|&byte| byte == b'-');
-    bytes.first().is_some_and(is_alphanumeric)
-        && bytes.last().is_some_and(is_alphanumeric)
-        && bytes
-            .chunk_by(|one, next| is_alphanumeric(one) == is_alphanumeric(next))
-            .all(|run| is_alphanumeric(&run[0]) || is_separator(run))
+    let mut rest = bytes;
+    loop {
+        let word = rest.iter().position(|byte| !is_alphanumeric(byte));
+        let (word, behind) = rest.split_at(word.unwrap_or(rest.len()));
+        if word.is_empty() || behind.is_empty() {
+            return !word.is_empty();
+        }
+        let separator = behind.iter().position(is_alphanumeric);
+        let (separator, behind) = behind.split_at(separator.unwrap_or(behind.len()));
+        if !is_separator(separator) {
+            return false;
+        }
+        rest = behind;
+    }
 }
 
 fn check_tag(tag: &str) -> Result<&str, InvalidReason> {

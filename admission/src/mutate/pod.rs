@@ -138,6 +138,20 @@ impl<'a> Places<'a> {
         })
     }
 
+    /// The keys of the labels that say that the images are there which a wish is about: in their order, each once.
+    pub(super) fn label_keys(&self, wish: &Wish) -> Vec<String> {
+        if wish.placement.is_none() || self.is_bound {
+            return Vec::new();
+        }
+        let images = self
+            .chosen(wish)
+            .filter_map(|container| container.image.as_ref()?.as_ref().ok());
+        let mut keys: Vec<String> = images.map(ImageReference::label_key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
     /// The operations that make `after` of what is there.
     pub(super) fn difference(&self, after: &Changed<'_>, kind: Kind, patch: &mut Patch) {
         let mut spec = Path::of(kind.spec_path());
@@ -160,30 +174,20 @@ impl<'a> Places<'a> {
 }
 
 impl<'a> Changed<'a> {
-    /// Puts in what is wished for and returns what that changed. `has_arrived` tells of a label key that is there already whether it came
+    /// Puts in what is wished for, with these label keys, and returns what that changed. `has_arrived` tells of a label key that is there already whether it came
     /// with this update, although nobody writes such keys by hand.
     pub(super) fn inject(
         &mut self,
         places: &Places<'a>,
         wish: &Wish,
+        label_keys: &'a [String],
         has_arrived: impl Fn(Placement, &str) -> bool,
     ) -> Record<'a> {
         let mut record = Record::default();
         match wish.placement {
-            Some(placement) if !places.is_bound => {
-                let mut images: Vec<String> = places
-                    .chosen(wish)
-                    .filter_map(|container| container.image.as_ref()?.as_ref().ok())
-                    .map(ImageReference::label_key)
-                    .collect();
-                images.sort_unstable();
-                images.dedup();
-                match placement {
-                    Placement::Required => self.require(images, &mut record, has_arrived),
-                    Placement::Preferred => self.prefer(images, &mut record, has_arrived),
-                }
-            }
-            _ => {}
+            None => {}
+            Some(Placement::Required) => self.require(label_keys, &mut record, has_arrived),
+            Some(Placement::Preferred) => self.prefer(label_keys, &mut record, has_arrived),
         }
         if let Some(pull_policy) = wish.pull_policy {
             let set = pull_policy.as_str();
@@ -201,42 +205,52 @@ impl<'a> Changed<'a> {
         record
     }
 
-    fn require(&mut self, images: Vec<String>, record: &mut Record<'a>, has_arrived: impl Fn(Placement, &str) -> bool) {
-        if images.is_empty() {
+    fn require(
+        &mut self,
+        label_keys: &'a [String],
+        record: &mut Record<'a>,
+        has_arrived: impl Fn(Placement, &str) -> bool,
+    ) {
+        if label_keys.is_empty() {
             return;
         }
         let Some(Tree::Map(selector)) = open(&mut self.placement, &[NODE_SELECTOR], record) else {
             return;
         };
-        let mut added = Vec::with_capacity(images.len());
-        let injected = images.into_iter().filter(|key| match selector.get(key) {
+        let mut added = Vec::with_capacity(label_keys.len());
+        let injected = label_keys.iter().filter(|key| match selector.get(key) {
             None => {
-                added.push((Cow::Owned(key.clone()), Tree::text(keys::AVAILABLE)));
+                added.push((Cow::Borrowed(key.as_str()), Tree::text(keys::AVAILABLE)));
                 true
             }
             Some(value) => is_available(value) && has_arrived(Placement::Required, key),
         });
-        record.node_selector = injected.map(Cow::Owned).collect();
+        record.node_selector = injected.map(|key| Cow::Borrowed(key.as_str())).collect();
         selector.extend(added);
     }
 
-    fn prefer(&mut self, images: Vec<String>, record: &mut Record<'a>, has_arrived: impl Fn(Placement, &str) -> bool) {
-        if images.is_empty() {
+    fn prefer(
+        &mut self,
+        label_keys: &'a [String],
+        record: &mut Record<'a>,
+        has_arrived: impl Fn(Placement, &str) -> bool,
+    ) {
+        if label_keys.is_empty() {
             return;
         }
-        let weight = (WEIGHT / images.len()).max(1);
+        let weight = (WEIGHT / label_keys.len()).max(1);
         let Some(Tree::List(terms)) = open(&mut self.placement, &[AFFINITY, NODE_AFFINITY, PREFERRED], record) else {
             return;
         };
-        for key in images {
-            if !terms.iter().any(|term| is_preference(term, &key)) {
+        for key in label_keys {
+            if !terms.iter().any(|term| is_preference(term, key)) {
                 let mut term = Entries::default();
                 term.insert("weight", json!(weight).into());
-                term.insert("preference", preference(&key));
+                term.insert("preference", preference(key));
                 terms.push(Tree::Map(term));
-                record.node_affinity.insert(key.into());
-            } else if has_arrived(Placement::Preferred, &key) {
-                record.node_affinity.insert(key.into());
+                record.node_affinity.insert(Cow::Borrowed(key));
+            } else if has_arrived(Placement::Preferred, key) {
+                record.node_affinity.insert(Cow::Borrowed(key));
             }
         }
     }

@@ -60,14 +60,15 @@ impl<'a> Reader<'a> {
     /// A text. Most have nothing in them that needs to be looked at twice.
     fn text(&mut self) -> Result<Tree<'a>, Error> {
         let begin = self.at;
-        let is_escaped = self.skip_text()?;
+        let is_plain = self.skip_text()?;
         let quoted = &self.text[begin..self.at];
-        let text = &quoted[1..quoted.len() - 1];
-        if is_escaped || text.iter().any(u8::is_ascii_control) {
+        if !is_plain {
             let text: String = serde_json::from_slice(quoted)?;
             return Ok(Tree::Text(text.into()));
         }
-        std::str::from_utf8(text).map(Tree::text).map_err(Error::custom)
+        std::str::from_utf8(&quoted[1..quoted.len() - 1])
+            .map(Tree::text)
+            .map_err(Error::custom)
     }
 
     fn map(&mut self, part: &'static Part) -> Result<Tree<'a>, Error> {
@@ -124,13 +125,13 @@ impl<'a> Reader<'a> {
             return Err(self.error("a key"));
         }
         let begin = self.at;
-        let is_escaped = self.skip_text()?;
+        let is_plain = self.skip_text()?;
         let quoted = &self.text[begin..self.at];
         if self.peek()? != b':' {
             return Err(self.error("`:`"));
         }
         self.at += 1;
-        if is_escaped {
+        if !is_plain {
             let key: String = serde_json::from_slice(quoted)?;
             return Ok(Cow::Owned(key.into_bytes()));
         }
@@ -156,21 +157,13 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Goes behind a text in quotes, and tells whether something in it is escaped.
+    /// Goes behind a text in quotes, and tells whether it stands for itself.
     fn skip_text(&mut self) -> Result<bool, Error> {
-        self.at += 1;
-        let mut is_escaped = false;
-        loop {
-            let rest = self.text.get(self.at..).unwrap_or_default();
-            let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-            let length = length.ok_or_else(|| self.ended())?;
-            self.at += length + 1;
-            if rest[length] == b'"' {
-                return Ok(is_escaped);
-            }
-            is_escaped = true;
-            self.at += 1;
-        }
+        let begin = self.at + 1;
+        let found = skim::length_to_quote(&self.text[begin..]);
+        let (length, is_plain) = found.ok_or_else(|| self.ended())?;
+        self.at = begin + length + 1;
+        Ok(is_plain)
     }
 
     /// A value that is of interest as a whole, or none that has parts.

@@ -1,4 +1,4 @@
-//! Where a map or a list of JSON ends, without a look at what is in it.
+//! Where a value of JSON ends, without a look at what is in it.
 //!
 //! Nearly all of a review is skipped, and to read it as JSON takes longer than everything else that becomes of it. So it is gone over in blocks
 //! of 64 bytes, as simdjson does (Langdale and Lemire, "Parsing Gigabytes of JSON per Second", 2019): one bit for each byte tells whether it is a
@@ -9,6 +9,7 @@
 use wide::u8x16;
 
 const BLOCK: usize = 64;
+const LANE: usize = 16;
 const EVEN: u64 = 0x5555_5555_5555_5555;
 /// The bits in which brackets differ. `Y`, `_` and DEL are brackets without them, too, and nowhere in JSON but in strings.
 const SHAPE: u8 = (b'{' ^ b'[') | (b'{' ^ b'}');
@@ -35,7 +36,7 @@ fn closing(block: &[u8; BLOCK], strings: &mut Strings, depth: &mut usize) -> Opt
     let (lanes, _) = block.as_chunks();
     for (number, lane) in lanes.iter().enumerate() {
         let lane = u8x16::new(*lane);
-        let bits = |lane: u8x16, byte| u64::from(lane.simd_eq(u8x16::splat(byte)).to_bitmask()) << (16 * number);
+        let bits = |lane: u8x16, byte| u64::from(lane.simd_eq(u8x16::splat(byte)).to_bitmask()) << (LANE * number);
         quotes |= bits(lane, b'"');
         backslashes |= bits(lane, b'\\');
         brackets |= bits(lane | u8x16::splat(SHAPE), b'{' | SHAPE);
@@ -54,6 +55,41 @@ fn closing(block: &[u8; BLOCK], strings: &mut Strings, depth: &mut usize) -> Opt
         left &= left - 1;
     }
     None
+}
+
+/// How long a text is up to its closing quote, and whether it stands for itself: nothing in it is escaped, and nothing should have been. `rest`
+/// begins behind the opening quote.
+pub(super) fn length_to_quote(rest: &[u8]) -> Option<(usize, bool)> {
+    let (mut at, mut is_plain) = (0, true);
+    loop {
+        let left = &rest[at..];
+        let mut last = [b' '; LANE];
+        let lane = left.first_chunk().unwrap_or_else(|| {
+            last[..left.len()].copy_from_slice(left);
+            &last
+        });
+        let lane = u8x16::new(*lane);
+        let is = |byte| lane.simd_eq(u8x16::splat(byte));
+        let is_control = lane.min(u8x16::splat(b' ' - 1)).simd_eq(lane);
+        let special = (is(b'"') | is(b'\\') | is_control).to_bitmask();
+        if special == 0 {
+            at += LANE;
+            if at >= rest.len() {
+                return None;
+            }
+            continue;
+        }
+        at += special.trailing_zeros() as usize;
+        match rest[at] {
+            b'"' => return Some((at, is_plain)),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+        is_plain = false;
+        if at >= rest.len() {
+            return None;
+        }
+    }
 }
 
 /// What is known of the text before a block.
@@ -137,7 +173,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn texts_end_at_the_first_quote_that_is_not_escaped() {
+        for (rest, expected) in [
+            (r#"""#, Some((0, true))),
+            (r#"é" ""#, Some((2, true))),
+            (r#"\"""#, Some((2, false))),
+            (r#"\\\"""#, Some((4, false))),
+            ("\t\"", Some((1, false))),
+            ("", None),
+            ("\\", None),
+            (r#"\""#, None),
+        ] {
+            for before in 0..3 * LANE {
+                let text = "x".repeat(before) + rest;
+                let expected = expected.map(|(length, is_plain)| (before + length, is_plain));
+                assert_eq!(length_to_quote(text.as_bytes()), expected, "{before} {rest}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn texts_are_as_long_as_others_find_them(text in r#"([a-zé"\\\x00-\x1f ]|\PC){0,80}"#) {
+            let json = serde_json::to_string(&text).unwrap();
+            let is_plain = json.len() == text.len() + 2;
+            prop_assert_eq!(length_to_quote(&json.as_bytes()[1..]), Some((json.len() - 2, is_plain)));
+            prop_assert_eq!(length_to_quote(&json.as_bytes()[1..json.len() - 1]), None);
+        }
+
         #[test]
         fn blocks_are_gone_over_as_bytes_are(text in r#"(["\\\\\\\[\]{}a]|\PC){0,400}"#) {
             prop_assert_eq!(length_to_closing(text.as_bytes()), counted(text.as_bytes()));
