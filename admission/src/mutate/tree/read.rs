@@ -290,6 +290,7 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -368,5 +369,49 @@ mod tests {
         assert!(error.to_string().starts_with("the object has more values"), "{error}");
         let deep = format!(r#"{{"spec": {{"affinity": {}"#, "[".repeat(1_000_000));
         assert!(Tree::read(deep.as_bytes(), &OBJECT).is_err());
+    }
+
+    /// Values like those of objects: with keys of interest, keys like them, and none.
+    fn value() -> impl Strategy<Value = Value> {
+        let key = prop_oneof![
+            4 => prop::sample::select(vec!["metadata", "annotations", "spec", "template", "containers", "name", "affinity", "nam"]),
+            1 => prop::sample::select(vec!["", "na\"me", "image.stvz.io/inject", "é\n", "{", "a_long_key_of_more_than_sixteen_bytes\\"]),
+        ];
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1000_i16..1000).prop_map(|quarters| Value::from(f64::from(quarters) / 4.0)),
+            r#"([a-z"\\{}\[\]]|\PC|[\x00-\x1f]){0,40}"#.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(8, 64, 5, move |inner| {
+            let entry = (key.clone().prop_map(str::to_owned), inner.clone());
+            prop_oneof![
+                1 => prop::collection::vec(inner, 0..5).prop_map(Value::from),
+                3 => prop::collection::vec(entry, 0..6).prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_is_there(value in value(), is_pretty: bool) {
+            let text = if is_pretty { format!("{value:#}") } else { value.to_string() };
+            let tree = Tree::read(text.as_bytes(), &OBJECT);
+            prop_assert_eq!(tree.unwrap(), Tree::of(&value, &OBJECT));
+        }
+
+        #[test]
+        fn whatever_others_read_is_read_alike(value in value(), cut in 0..400_usize, flip in 0..400_usize, byte in any::<u8>()) {
+            let mut text = value.to_string().into_bytes();
+            text.truncate(cut.max(1));
+            if let Some(flipped) = text.get_mut(flip) {
+                *flipped = byte;
+            }
+            let tree = Tree::read(&text, &OBJECT);
+            if let Ok(value) = serde_json::from_slice::<Value>(&text) {
+                prop_assert_eq!(tree.unwrap(), Tree::of(&value, &OBJECT));
+            }
+        }
     }
 }
