@@ -125,30 +125,24 @@ async fn late(site: &Site, name: &str) -> Result<String> {
 }
 
 async fn killed(site: &Site, name: &str, victim: Victim, lasting: Duration) -> Result<Played> {
+    if let Some((program, processes)) = victim.in_pods() {
+        // One of them may have been the victim of a row before.
+        site.runs(program, processes).await?;
+    }
     let (registry, images) = in_the_middle(site, name).await?;
     let mut images = images.to_vec();
     let node = site.cluster.node(NODES[0])?;
-    let kill = |program: &str, is_meant: &dyn Fn(&str) -> bool| -> Result<()> {
-        let mut killed = 0;
-        for process in site.cluster.pod_processes(program)? {
-            if is_meant(&process.pod_uid) {
-                process.kill()?;
-                killed += 1;
-            }
-        }
-        ensure!(killed > 0, "{program} runs nowhere");
-        Ok(())
-    };
     let leader = site.leader().await?;
     let began = Instant::now();
     match victim {
-        Victim::Agent => kill("/coral-agent", &|_| true)?,
-        Victim::Leader => kill("/coral-controller", &|uid| uid == leader)?,
-        Victim::Webhook => kill("/coral-webhook", &|_| true)?,
         Victim::Containerd => node.kill_containerd()?,
         Victim::Kubelet => node.kill_kubelet()?,
         Victim::ApiServer => site.cluster.kill_api_server()?,
         Victim::Etcd => site.cluster.kill_etcd()?,
+        Victim::Agent | Victim::Leader | Victim::Webhook => {
+            let is_meant = |uid: &str| victim != Victim::Leader || uid == leader;
+            kill(site, victim, is_meant)?;
+        }
     }
     // Nobody who could look after it is left: an image goes, and somebody wants another one.
     if victim != Victim::Containerd {
@@ -161,7 +155,14 @@ async fn killed(site: &Site, name: &str, victim: Victim, lasting: Duration) -> R
     match victim {
         Victim::Containerd | Victim::Kubelet => node.start().await?,
         Victim::ApiServer | Victim::Etcd => site.cluster.start_etcd().await?,
-        Victim::Agent | Victim::Leader | Victim::Webhook => {}
+        // The other one goes on.
+        Victim::Leader => {}
+        // When they are started again is the kubelet's to say.
+        Victim::Agent | Victim::Webhook => {
+            if let Some((program, processes)) = victim.in_pods() {
+                site.runs(program, processes).await?;
+            }
+        }
     }
     registry.conduct(Conduct::Well);
     let over = Instant::now();
@@ -172,6 +173,20 @@ async fn killed(site: &Site, name: &str, victim: Victim, lasting: Duration) -> R
     }
     keep(registry, site, name, &images).await?;
     Ok(Played::everywhere(began, over, images, seen))
+}
+
+/// Kills the processes of a part of Coral in the pods whose UIDs are meant.
+fn kill(site: &Site, victim: Victim, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+    let (program, _) = victim.in_pods().context("it runs in no pod")?;
+    let mut killed = 0;
+    for process in site.cluster.pod_processes(program)? {
+        if is_meant(&process.pod_uid) {
+            process.kill()?;
+            killed += 1;
+        }
+    }
+    ensure!(killed > 0, "{program} runs nowhere");
+    Ok(())
 }
 
 /// Holds on to the registry until what comes from it is there.

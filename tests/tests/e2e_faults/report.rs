@@ -66,6 +66,14 @@ impl Report {
         }
     }
 
+    /// How long the fault of this name lasted, the longest of all times.
+    pub(crate) fn longest(&self, name: &str) -> Option<Duration> {
+        let measured = self.rows.iter().filter(|(row, ..)| *row == name);
+        measured
+            .filter_map(|(.., measured)| measured.as_ref().map(|it| it.lasted))
+            .max()
+    }
+
     pub(crate) fn complain(&mut self, error: Option<anyhow::Error>) {
         self.complaints.extend(error.map(|error| format!("{error:#}")));
     }

@@ -23,7 +23,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{clock::SkewedNode, table::PATIENCE};
+use crate::{
+    clock::SkewedNode,
+    table::{LONGEST_BACK_OFF, PATIENCE},
+};
 
 /// The nodes of most rows.
 pub(crate) const NODES: [&str; 2] = ["node-1", "node-2"];
@@ -186,6 +189,20 @@ impl Site {
             .lines()
             .filter(|line| line.contains(&asked) && line.contains("containerd/"))
             .count())
+    }
+
+    /// Waits until as many processes of this program run in pods.
+    pub(crate) async fn runs(&self, program: &str, processes: usize) -> Result<()> {
+        let patience = LONGEST_BACK_OFF + PATIENCE;
+        eventually(&format!("{processes} processes of {program}"), patience, async || {
+            let running = self.cluster.pod_processes(program)?.len();
+            Ok(if running == processes {
+                Look::Done(())
+            } else {
+                Look::NotYet(running)
+            })
+        })
+        .await
     }
 
     /// The UID of the pod of the controller that leads.

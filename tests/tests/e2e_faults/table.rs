@@ -6,6 +6,11 @@ use coral_tests::faulty_registry::Conduct;
 
 /// How long anything may take that is only a matter of work, on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a kubelet lets a container wait that has died again and again: 10 s at the second time, then 20, 40 and so on. It forgets it after ten
+/// minutes in which the container ran.
+pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_mins(5);
+/// The row in which nobody is there to take a label away.
+pub(crate) const AGENTS_KILLED: &str = "agents killed";
 
 /// One fault.
 #[derive(Debug)]
@@ -52,6 +57,18 @@ pub(crate) enum Victim {
     Kubelet,
     ApiServer,
     Etcd,
+}
+
+impl Victim {
+    /// What runs in pods, and as how many processes.
+    pub(crate) const fn in_pods(self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::Agent => Some(("/coral-agent", 3)),
+            Self::Leader => Some(("/coral-controller", 2)),
+            Self::Webhook => Some(("/coral-webhook", 2)),
+            Self::Containerd | Self::Kubelet | Self::ApiServer | Self::Etcd => None,
+        }
+    }
 }
 
 const fn row(name: &'static str, fault: Fault, lasting: u64, allowed: u64, most_pulls: usize) -> Row {
@@ -115,7 +132,7 @@ pub(crate) const TOGETHER: &[Row] = &[
 
 /// Faults that are played one after another.
 pub(crate) const ALONE: &[Row] = &[
-    row("agents killed", Fault::Killed(Victim::Agent), 0, 90, 4),
+    row(AGENTS_KILLED, Fault::Killed(Victim::Agent), 0, 90, 4),
     row("leading controller killed", Fault::Killed(Victim::Leader), 0, 120, 3),
     row("webhook killed", Fault::Killed(Victim::Webhook), 0, 90, 3),
     row("containerd killed", Fault::Killed(Victim::Containerd), 4, 90, 5),
