@@ -10,6 +10,7 @@
 //! Objects stay [`Value`]s, and a patch touches only what it changes: no field that this code does not know is ever lost.
 
 mod advice;
+mod lanes;
 mod patch;
 mod pod;
 mod record;

@@ -3,7 +3,10 @@
 use json_patch::PatchOperation;
 use serde::Serialize;
 
-use super::tree::Tree;
+use super::{
+    lanes::{is, is_special, position},
+    tree::Tree,
+};
 
 /// Operations, as the JSON that is sent.
 #[derive(Debug, Default)]
@@ -58,31 +61,25 @@ pub(crate) fn write_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(text, value).expect("keys are text, and memory takes everything");
 }
 
-/// Appends a text as JSON. Hardly any text has something in it that must be escaped.
+/// Appends a text as JSON.
 fn write_text(json: &mut Vec<u8>, text: &str) {
-    if is_plain(text.as_bytes()) {
-        json.reserve(text.len() + 2);
-        json.push(b'"');
-        json.extend_from_slice(text.as_bytes());
-        json.push(b'"');
-    } else {
-        write_json(json, text);
+    let begin = json.len();
+    json.reserve(text.len() + 2);
+    json.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = position(rest, is_special) {
+        let special = rest[at];
+        if special < b' ' {
+            // Hardly any text has such a thing.
+            json.truncate(begin);
+            return write_json(json, text);
+        }
+        json.extend_from_slice(&rest[..at]);
+        json.extend_from_slice(&[b'\\', special]);
+        rest = &rest[at + 1..];
     }
-}
-
-/// Whether a text stands for itself in JSON, in quotes. Eight bytes are looked at in one go.
-fn is_plain(text: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHEST_BITS: u64 = ONES << 7;
-    // The highest bit of a byte is set where the byte is less than the limit, or a byte before it is.
-    let less = |bytes: u64, limit: u8| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
-    let is_there = |bytes: u64, byte: u8| less(bytes ^ (ONES * u64::from(byte)), 1);
-    let (chunks, rest) = text.as_chunks();
-    let escaped = chunks.iter().fold(0, |escaped, chunk| {
-        let bytes = u64::from_le_bytes(*chunk);
-        escaped | less(bytes, b' ') | is_there(bytes, b'"') | is_there(bytes, b'\\')
-    });
-    escaped & HIGHEST_BITS == 0 && rest.iter().all(|&byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    json.extend_from_slice(rest);
+    json.push(b'"');
 }
 
 /// Where something is, as RFC 6901 writes it.
@@ -117,7 +114,7 @@ impl Path {
     pub(crate) fn push(&mut self, key: &str) {
         self.0.push('/');
         let mut rest = key;
-        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'~' | b'/')) {
+        while let Some(at) = position(rest.as_bytes(), |lane| is(lane, b'~') | is(lane, b'/')) {
             let (plain, special) = rest.split_at(at);
             self.0.push_str(plain);
             self.0.push_str(if special.starts_with('~') { "~0" } else { "~1" });

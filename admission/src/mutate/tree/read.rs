@@ -22,9 +22,9 @@ impl<'a> Tree<'a> {
             left: MOST_VALUES,
         };
         let tree = reader.value(part)?;
-        match reader.peek() {
-            Ok(_) => Err(reader.error("nothing more")),
-            Err(_) => Ok(tree),
+        match reader.next() {
+            Some(_) => Err(reader.error("nothing more")),
+            None => Ok(tree),
         }
     }
 }
@@ -175,14 +175,16 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte that is no white space.
-    fn peek(&mut self) -> Result<u8, Error> {
-        loop {
-            match self.text.get(self.at) {
-                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
-                Some(byte) => return Ok(*byte),
-                None => return Err(self.ended()),
-            }
+    fn next(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.get(self.at) {
+            self.at += 1;
         }
+        self.text.get(self.at).copied()
+    }
+
+    /// The same where there must be one.
+    fn peek(&mut self) -> Result<u8, Error> {
+        self.next().ok_or_else(|| self.ended())
     }
 
     fn error(&self, expected: &str) -> Error {

@@ -8,8 +8,9 @@
 
 use wide::u8x16;
 
+use crate::mutate::lanes::{LANE, is, is_special, position};
+
 const BLOCK: usize = 64;
-const LANE: usize = 16;
 const EVEN: u64 = 0x5555_5555_5555_5555;
 /// The bits in which brackets differ. `Y`, `_` and DEL are brackets without them, too, and nowhere in JSON but in strings.
 const SHAPE: u8 = (b'{' ^ b'[') | (b'{' ^ b'}');
@@ -36,7 +37,7 @@ fn closing(block: &[u8; BLOCK], strings: &mut Strings, depth: &mut usize) -> Opt
     let (lanes, _) = block.as_chunks();
     for (number, lane) in lanes.iter().enumerate() {
         let lane = u8x16::new(*lane);
-        let bits = |lane: u8x16, byte| u64::from(lane.simd_eq(u8x16::splat(byte)).to_bitmask()) << (LANE * number);
+        let bits = |lane: u8x16, byte| u64::from(is(lane, byte).to_bitmask()) << (LANE * number);
         quotes |= bits(lane, b'"');
         backslashes |= bits(lane, b'\\');
         brackets |= bits(lane | u8x16::splat(SHAPE), b'{' | SHAPE);
@@ -60,36 +61,13 @@ fn closing(block: &[u8; BLOCK], strings: &mut Strings, depth: &mut usize) -> Opt
 /// How long a text is up to its closing quote, and whether it stands for itself: nothing in it is escaped, and nothing should have been. `rest`
 /// begins behind the opening quote.
 pub(super) fn length_to_quote(rest: &[u8]) -> Option<(usize, bool)> {
-    let (mut at, mut is_plain) = (0, true);
-    loop {
-        let left = &rest[at..];
-        let mut last = [b' '; LANE];
-        let lane = left.first_chunk().unwrap_or_else(|| {
-            last[..left.len()].copy_from_slice(left);
-            &last
-        });
-        let lane = u8x16::new(*lane);
-        let is = |byte| lane.simd_eq(u8x16::splat(byte));
-        let is_control = lane.min(u8x16::splat(b' ' - 1)).simd_eq(lane);
-        let special = (is(b'"') | is(b'\\') | is_control).to_bitmask();
-        if special == 0 {
-            at += LANE;
-            if at >= rest.len() {
-                return None;
-            }
-            continue;
-        }
-        at += special.trailing_zeros() as usize;
-        match rest[at] {
-            b'"' => return Some((at, is_plain)),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-        is_plain = false;
-        if at >= rest.len() {
-            return None;
-        }
+    let mut at = position(rest, is_special)?;
+    let is_plain = rest[at] == b'"';
+    while rest[at] != b'"' {
+        at += if rest[at] == b'\\' { 2 } else { 1 };
+        at += position(rest.get(at..)?, is_special)?;
     }
+    Some((at, is_plain))
 }
 
 /// What is known of the text before a block.
