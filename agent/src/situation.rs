@@ -103,7 +103,8 @@ impl Situation {
             if let Some(old) = old
                 && let Some(pulls) = self.pulls.get_mut(&new.entry.image)
             {
-                pulls.take_change(&old.entry, &new.entry, told_attempts(object, &new.entry.image));
+                let told = told_attempts(object, &new.entry.image);
+                pulls.take_change(&old.entry, &new.entry, told, now);
             }
             // What happened to another name of it says nothing of this one.
             let is_renamed = old.is_some_and(|old| old.entry.pull_as != new.entry.pull_as);

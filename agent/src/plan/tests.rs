@@ -293,12 +293,15 @@ fn a_turn_that_comes_again_is_one_attempt_that_still_counts() {
     situation.pull_failed("a", failure(), NOW);
     ask(&mut situation, vec![in_state("a", DesiredState::Held)]);
     assert!(words(&situation, &[], NOW + 1.hour()).is_empty());
+    // Whoever gave it knew of the failure before the last one: that was long enough ago.
     ask(&mut situation, vec![entry("a")]);
-    assert_eq!(words(&situation, &[], NOW), ["+a"]);
-    assert_eq!(situation.pulls["a"].failed_attempts, 2);
-    situation.pull_failed("a", failure(), NOW);
-    assert_eq!(situation.pulls["a"].failed_attempts, 3);
     assert!(words(&situation, &[], NOW).is_empty());
+    let later = NOW + 3.seconds();
+    assert_eq!(words(&situation, &[], later), ["+a"]);
+    assert_eq!(situation.pulls["a"].failed_attempts, 2);
+    situation.pull_failed("a", failure(), later);
+    assert_eq!(situation.pulls["a"].failed_attempts, 3);
+    assert!(words(&situation, &[], later).is_empty());
 
     // What was to go and is wanted again begins anew.
     ask(&mut situation, vec![in_state("a", DesiredState::Absent)]);

@@ -18,6 +18,9 @@ const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(300);
 
+/// Times in a status are rounded to the second.
+const ROUNDED: SignedDuration = SignedDuration::from_secs(1);
+
 /// How the pulls of one image went.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pulls {
@@ -50,7 +53,7 @@ pub struct Pulls {
 
 impl Pulls {
     /// Takes in that something else is asked of the image than before. `told` are the failed attempts that whoever asks knew of.
-    pub(super) fn take_change(&mut self, old: &DesiredImage, new: &DesiredImage, told: u32) {
+    pub(super) fn take_change(&mut self, old: &DesiredImage, new: &DesiredImage, told: u32, now: Timestamp) {
         let goes = |entry: &DesiredImage| entry.state == DesiredState::Absent;
         if goes(old) != goes(new) {
             self.forget_failures();
@@ -60,8 +63,9 @@ impl Pulls {
             self.forget_failures();
         } else if has_its_turn_again(old, new) && self.failed_attempts > 0 && told >= self.failed_attempts {
             // It is tried at once, but what has failed so far still counts. The pause of an image that keeps vanishing, of which no
-            // attempt has failed, is no matter of turns; nor is one after a failure that nobody knew of when the turn was given.
-            self.next_attempt = None;
+            // attempt has failed, is no matter of turns; nor is one after a failure that nobody knew of when the turn was given. Turns are
+            // given when the pause is over, as far as whoever gives them knows; what was known may be of the failure before this one.
+            self.next_attempt.take_if(|time| *time <= now + ROUNDED);
         }
         self.refresh_asked = self.refresh_asked.max(refresh_asked(new));
     }
