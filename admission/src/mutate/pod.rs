@@ -174,8 +174,8 @@ impl<'a> Places<'a> {
 }
 
 impl<'a> Changed<'a> {
-    /// Puts in what is wished for, with these label keys, and returns what that changed. `has_arrived` tells of a label key that is there already whether it came
-    /// with this update, although nobody writes such keys by hand.
+    /// Puts in what is wished for, with these label keys, and returns what that changed. `has_arrived` tells of a label key that is there
+    /// already whether it came with this update, although nobody writes such keys by hand.
     pub(super) fn inject(
         &mut self,
         places: &Places<'a>,
@@ -334,6 +334,7 @@ fn entry<'p, 'a>(
 /// Takes away what was made at `path`, if nothing is in it any more.
 fn close<'a>(root: &mut Entries<'a>, path: &[&'static str], record: &Record<'a>) {
     if record.made.is_empty() {
+        // As on most objects: there is no need to write the path down.
         return;
     }
     let (Some(before), Some((last, parents))) = (record.made.get(&path.join(".")), path.split_last()) else {

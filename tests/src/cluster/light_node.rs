@@ -2,7 +2,7 @@
 //!
 //! Without a kubelet a node costs a tenth, which is what tests with many nodes need.
 
-use std::{fs, path::Path, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
@@ -21,7 +21,7 @@ use super::{
     node::{self, PartNames},
     options::AgentOptions,
     site::{Part, Site},
-    state::{NodeRecord, State},
+    state::{NodeRecord, State, replace},
 };
 use crate::images::oci::architecture;
 
@@ -85,8 +85,8 @@ pub(super) fn ensure_heartbeat(site: &Site) -> Result<bool> {
     });
     let leases_file = site.layout.dir.join("light-leases.json");
     let statuses_file = site.layout.dir.join("light-statuses.json");
-    replace(&leases_file, &leases(&names))?;
-    replace(&statuses_file, &list(&statuses.collect::<Vec<_>>()))?;
+    replace(&leases_file, &leases(&names).to_string())?;
+    replace(&statuses_file, &list(&statuses.collect::<Vec<_>>()).to_string())?;
     if names.is_empty() {
         return Ok(false);
     }
@@ -115,13 +115,6 @@ fn leases(nodes: &[&str]) -> Value {
 
 fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": items})
-}
-
-/// Writes a file in such a way that whoever reads it sees the old one or the new one.
-fn replace(file: &Path, content: &Value) -> Result<()> {
-    let beside = file.with_extension("json.new");
-    fs::write(&beside, content.to_string()).with_context(|| format!("write {}", beside.display()))?;
-    fs::rename(&beside, file).with_context(|| format!("write {}", file.display()))
 }
 
 async fn apply_node(site: &Site, client: &Client, record: &NodeRecord) -> Result<Node> {

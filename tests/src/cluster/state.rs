@@ -100,11 +100,8 @@ impl State {
 
     /// Writes the state; whoever reads at the same time sees the old one or the new one.
     pub fn write(&self, layout: &Layout) -> Result<()> {
-        let path = layout.state_file();
-        let beside = path.with_extension("json.new");
         let text = serde_json::to_string_pretty(self).context("serialise the cluster's state")?;
-        fs::write(&beside, text).with_context(|| format!("write {}", beside.display()))?;
-        fs::rename(&beside, &path).with_context(|| format!("write {}", path.display()))
+        replace(&layout.state_file(), &text)
     }
 
     /// Changes the state under a lock (on the folder of the logs, which outlives everything else): several processes may
@@ -144,6 +141,13 @@ pub fn lock(folder: &Path) -> Result<File> {
     let file = File::open(folder).with_context(|| format!("open {}", folder.display()))?;
     file.lock().with_context(|| format!("lock {}", folder.display()))?;
     Ok(file)
+}
+
+/// Writes a file of JSON in such a way that whoever reads it sees the old one or the new one.
+pub(super) fn replace(file: &Path, text: &str) -> Result<()> {
+    let beside = file.with_extension("json.new");
+    fs::write(&beside, text).with_context(|| format!("write {}", beside.display()))?;
+    fs::rename(&beside, file).with_context(|| format!("write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use self::{
     random::Random,
     report::Report,
     site::Site,
-    table::{AGENTS_KILLED, ALONE, Row, TOGETHER},
+    table::{ALONE, Row, TOGETHER},
 };
 
 /// For how many seconds to go on with random faults; unset, every row of the table is played once.
@@ -91,8 +91,7 @@ async fn run() -> bool {
     let limit = LONGEST_LIE + site.checker.longest_look();
     for lie in &report.lies {
         // Whoever is not running takes no label away.
-        let alone = report.longest(&lie.during).filter(|_| lie.during == AGENTS_KILLED);
-        let limit = limit + alone.unwrap_or_default();
+        let limit = limit + report.without_agents(lie).unwrap_or_default();
         if lie.lasted > limit {
             report.complaints.push(format!(
                 "a label claimed for longer than {limit:?} what was gone: {lie:?}"

@@ -6,7 +6,7 @@ use anyhow::Result;
 use coral_tests::checker::{Footprint, Lie};
 use serde_json::json;
 
-use crate::table::Row;
+use crate::table::{AGENTS_KILLED, Row};
 
 /// Where the JSON goes.
 const REPORT_VARIABLE: &str = "CORAL_FAULTS_REPORT";
@@ -14,6 +14,8 @@ const REPORT_VARIABLE: &str = "CORAL_FAULTS_REPORT";
 /// What one fault did.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
+    /// What the names of its images begin with.
+    pub(crate) number: String,
     /// From the beginning of the fault to its end.
     pub(crate) lasted: Duration,
     /// From its end until everything was right.
@@ -66,12 +68,12 @@ impl Report {
         }
     }
 
-    /// How long the fault of this name lasted, the longest of all times.
-    pub(crate) fn longest(&self, name: &str) -> Option<Duration> {
-        let measured = self.rows.iter().filter(|(row, ..)| *row == name);
-        measured
-            .filter_map(|(.., measured)| measured.as_ref().map(|it| it.lasted))
-            .max()
+    /// How long the agents were away while this lie was told, where it is of an image of a row that killed them.
+    pub(crate) fn without_agents(&self, lie: &Lie) -> Option<Duration> {
+        let measured = self.rows.iter().filter(|(name, ..)| *name == AGENTS_KILLED);
+        let mut measured = measured.filter_map(|(.., measured)| measured.as_ref());
+        let own = measured.find(|it| lie.image.contains(&format!("/{}-", it.number)));
+        own.map(|it| it.lasted)
     }
 
     pub(crate) fn complain(&mut self, error: Option<anyhow::Error>) {
@@ -91,6 +93,7 @@ impl Report {
                     right_after,
                     pulls,
                     note,
+                    ..
                 }) => println!(
                     "{name:<40} {:>7.1} s {:>10.1} s {allowed:>7} s {pulls:>6}  {note}",
                     lasted.as_secs_f64(),

@@ -2,6 +2,13 @@
 
 use super::*;
 
+fn assert_refused(error: &Error, expected: RedirectRefusal) {
+    let Error::Redirect { why, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*why, expected, "{error:?}");
+}
+
 #[tokio::test]
 async fn redirect_to_another_host_drops_credentials() {
     let elsewhere = Server::start(|_, _: &Asked| ok(&image(&[5]))).await;
@@ -34,28 +41,10 @@ async fn redirects_and_token_servers_on_this_link_are_not_gone_to() {
     ] {
         let server = Server::start(move |_, _: &Asked| redirect(place)).await;
         let error = failure(&server).await;
-        assert!(
-            matches!(
-                error,
-                Error::Redirect {
-                    why: RedirectRefusal::Local,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_refused(&error, RedirectRefusal::Local);
         let server = Server::start(move |_, _: &Asked| challenge(&format!(r#"Bearer realm="{place}""#))).await;
         let error = failure(&server).await;
-        assert!(
-            matches!(
-                error,
-                Error::Redirect {
-                    why: RedirectRefusal::Local,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_refused(&error, RedirectRefusal::Local);
     }
 }
 
@@ -66,16 +55,7 @@ async fn name_that_stands_for_this_machine_is_not_gone_to() {
     let target = format!("http://2130706433:{}/", victim.address.port());
     let server = Server::start(move |_, _: &Asked| redirect(&target)).await;
     let error = failure(&server).await;
-    assert!(
-        matches!(
-            error,
-            Error::Redirect {
-                why: RedirectRefusal::Local,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_refused(&error, RedirectRefusal::Local);
     assert!(victim.asked().is_empty());
 }
 
@@ -83,16 +63,7 @@ async fn name_that_stands_for_this_machine_is_not_gone_to() {
 async fn redirects_have_an_end() {
     let server = Server::start(|_, _: &Asked| redirect("again")).await;
     let error = failure(&server).await;
-    assert!(
-        matches!(
-            error,
-            Error::Redirect {
-                why: RedirectRefusal::TooMany,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_refused(&error, RedirectRefusal::TooMany);
     assert_eq!(server.asked().len(), 6);
 }
 
@@ -108,16 +79,7 @@ async fn redirect_to_nowhere_is_told() {
         })
         .await;
         let error = failure(&server).await;
-        assert!(
-            matches!(
-                error,
-                Error::Redirect {
-                    why: RedirectRefusal::Malformed,
-                    ..
-                }
-            ),
-            "{location:?}: {error:?}"
-        );
+        assert_refused(&error, RedirectRefusal::Malformed);
     }
 }
 
@@ -165,15 +127,6 @@ async fn tls_is_trusted_by_authority_and_not_left() {
     let client = Client::new(options).unwrap();
     assert!(client.image_size(&image("v1"), &[], &amd64()).await.is_ok());
     let error = client.image_size(&image("leave"), &[], &amd64()).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Redirect {
-                why: RedirectRefusal::Downgrade,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_refused(&error, RedirectRefusal::Downgrade);
     assert!(plain.asked().is_empty());
 }
