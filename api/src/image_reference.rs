@@ -180,14 +180,12 @@ impl ImageReference {
         for part in self.identity_parts() {
             hash.update(part);
         }
-        let mut key = String::with_capacity(keys::PREFIX.len() + LABEL_HEX_DIGITS);
-        key.push_str(keys::PREFIX);
-        for byte in &hash.finalize()[..LABEL_HEX_DIGITS / 2] {
-            for digit in [byte >> 4, byte & 15] {
-                key.push(char::from(DIGITS[usize::from(digit)]));
-            }
+        let mut hex = [0; LABEL_HEX_DIGITS];
+        for (digits, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(hash.finalize()) {
+            *digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
         }
-        key
+        let hex = std::str::from_utf8(&hex).expect("digits are ASCII");
+        [keys::PREFIX, hex].concat()
     }
 
     /// Everything behind the name, e.g. `:1.29` or `:1.29@sha256:…`.
@@ -333,7 +331,7 @@ fn split_registry(text: &str) -> Result<(&str, &str), InvalidReason> {
     let Some((first, rest)) = split_once(text, b'/') else {
         return Ok((DEFAULT_REGISTRY, text));
     };
-    let is_host = first == "localhost" || first.bytes().any(|byte| matches!(byte, b'.' | b':' | b'A'..=b'Z'));
+    let is_host = first == "localhost" || first.bytes().any(|byte| is(byte, DOT | COLON | UPPER));
     if !is_host {
         return Ok((DEFAULT_REGISTRY, text));
     }
@@ -371,8 +369,8 @@ fn check_host(host_and_port: &str) -> Result<(), InvalidReason> {
 }
 
 fn is_host_component(bytes: &[u8]) -> bool {
-    matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
-        && bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    matches!((bytes.first(), bytes.last()), (Some(&first), Some(&last)) if is(first, ALPHANUMERIC) && is(last, ALPHANUMERIC))
+        && bytes.iter().all(|&byte| is(byte, ALPHANUMERIC | DASH))
 }
 
 fn is_port(port: &str) -> bool {
@@ -391,7 +389,7 @@ fn check_path(path: &str) -> Result<(), InvalidReason> {
 
 /// `alpha-numeric [separator alpha-numeric]*` with the separators `.`, `_`, `__` and any number of dashes.
 fn is_path_component(bytes: &[u8]) -> bool {
-    let is_alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_alphanumeric = |byte: &u8| is(*byte, LOWER | DIGIT);
     let is_separator = |run: &[u8]| matches!(run, b"." | b"_" | b"__") || run.iter().all(|&byte| byte == b'-');
     let mut rest = bytes;
     loop {
@@ -410,9 +408,9 @@ fn is_path_component(bytes: &[u8]) -> bool {
 }
 
 fn check_tag(tag: &str) -> Result<&str, InvalidReason> {
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    const WORD: u8 = ALPHANUMERIC | UNDERSCORE;
     let mut bytes = tag.bytes();
-    if !bytes.next().is_some_and(is_word) || !bytes.all(|byte| is_word(byte) || matches!(byte, b'.' | b'-')) {
+    if !bytes.next().is_some_and(|byte| is(byte, WORD)) || !bytes.all(|byte| is(byte, WORD | DOT | DASH)) {
         return Err(InvalidReason::Tag);
     }
     if tag.len() > MAX_TAG_LENGTH {
@@ -434,6 +432,40 @@ fn check_digest(digest: &str) -> Result<&str, InvalidReason> {
     } else {
         Err(InvalidReason::Digest)
     }
+}
+
+const LOWER: u8 = 1;
+const UPPER: u8 = 1 << 1;
+const DIGIT: u8 = 1 << 2;
+const DOT: u8 = 1 << 3;
+const DASH: u8 = 1 << 4;
+const UNDERSCORE: u8 = 1 << 5;
+const COLON: u8 = 1 << 6;
+const ALPHANUMERIC: u8 = LOWER | UPPER | DIGIT;
+
+/// What each byte is.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' => LOWER,
+            b'A'..=b'Z' => UPPER,
+            b'0'..=b'9' => DIGIT,
+            b'.' => DOT,
+            b'-' => DASH,
+            b'_' => UNDERSCORE,
+            b':' => COLON,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// Whether a byte is of one of these classes.
+const fn is(byte: u8, classes: u8) -> bool {
+    CLASSES[byte as usize] & classes != 0
 }
 
 const fn is_lower_hex(byte: u8) -> bool {

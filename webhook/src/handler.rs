@@ -95,15 +95,15 @@ where
     A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
     I: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
 {
-    let desk = Desk {
+    let desk = Arc::new(Desk {
         answer,
         metrics,
         body: limits.body,
         time: limits.request,
         requests: Arc::new(Semaphore::new(limits.requests)),
         bodies: Arc::new(Semaphore::new(limits.bodies)),
-    };
-    let image_desk = desk.with(answer_images);
+    });
+    let image_desk = Arc::new(desk.with(answer_images));
     Router::new()
         .route(PATH, post(admit::<A>))
         .with_state(desk)
@@ -112,7 +112,6 @@ where
 }
 
 /// Where requests come in.
-#[derive(Clone)]
 struct Desk<A> {
     answer: A,
     metrics: Metrics,
@@ -140,7 +139,7 @@ impl<A> Desk<A> {
     }
 }
 
-async fn admit<A>(State(desk): State<Desk<A>>, request: Request) -> Response
+async fn admit<A>(State(desk): State<Arc<Desk<A>>>, request: Request) -> Response
 where
     A: Fn(&[u8]) -> Result<Vec<u8>, Malformed>,
 {

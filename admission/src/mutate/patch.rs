@@ -107,7 +107,7 @@ impl Path {
 
     /// The same for an entry of a list.
     pub(crate) fn at<T>(&mut self, index: usize, visit: impl FnOnce(&mut Self) -> T) -> T {
-        self.below(&index.to_string(), visit)
+        self.below(itoa::Buffer::new().format(index), visit)
     }
 
     /// Goes one step further down.

@@ -76,7 +76,8 @@ impl<'a> Places<'a> {
             }
         }
         // Kubernetes will refuse such a pod; until then it is nobody in particular.
-        let mut names: Vec<&str> = containers.iter().filter_map(|container| container.name).collect();
+        let mut names = Vec::with_capacity(containers.len());
+        names.extend(containers.iter().filter_map(|container: &Container<'_>| container.name));
         names.sort_unstable();
         let twice = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
         let twice: Vec<&str> = twice.collect();
@@ -146,7 +147,8 @@ impl<'a> Places<'a> {
         let images = self
             .chosen(wish)
             .filter_map(|container| container.image.as_ref()?.as_ref().ok());
-        let mut keys: Vec<String> = images.map(ImageReference::label_key).collect();
+        let mut keys = Vec::with_capacity(self.containers.len());
+        keys.extend(images.map(ImageReference::label_key));
         keys.sort_unstable();
         keys.dedup();
         keys

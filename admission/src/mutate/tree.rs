@@ -49,6 +49,8 @@ enum Interest {
     /// That it is there.
     InTheKeyAlone,
     In(&'static Part),
+    /// The same, and the key is this one.
+    Of(&'static str, &'static Part),
 }
 
 impl Part {
@@ -58,7 +60,7 @@ impl Part {
             Self::All => Interest::In(self),
             Self::Keys(keys) => {
                 let found = keys.iter().find(|(known, _)| known.as_bytes() == key);
-                found.map_or(Interest::None, |(_, part)| Interest::In(part))
+                found.map_or(Interest::None, |(known, part)| Interest::Of(known, part))
             }
             Self::Prefixed(prefix) if key.starts_with(prefix.as_bytes()) => Interest::In(&Self::All),
             Self::Prefixed(_) => Interest::InTheKeyAlone,
@@ -95,7 +97,7 @@ impl<'a> Tree<'a> {
                     let value = match part.below(key.as_bytes()) {
                         Interest::None => return None,
                         Interest::InTheKeyAlone => Self::Null,
-                        Interest::In(part) => Self::of(value, part),
+                        Interest::In(part) | Interest::Of(_, part) => Self::of(value, part),
                     };
                     Some((Cow::Borrowed(key.as_str()), value))
                 });

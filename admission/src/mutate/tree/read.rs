@@ -83,6 +83,7 @@ impl<'a> Reader<'a> {
                     entries.push((text_of(key)?, Tree::Null));
                 }
                 Interest::In(part) => entries.push((text_of(key)?, reader.value(part)?)),
+                Interest::Of(known, part) => entries.push((Cow::Borrowed(known), reader.value(part)?)),
             }
             Ok(())
         })?;

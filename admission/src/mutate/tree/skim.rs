@@ -12,8 +12,10 @@ use crate::mutate::lanes::{LANE, is, is_special, position};
 
 const BLOCK: usize = 64;
 const EVEN: u64 = 0x5555_5555_5555_5555;
-/// The bits in which brackets differ. `Y`, `_` and DEL are brackets without them, too, and nowhere in JSON but in strings.
-const SHAPE: u8 = (b'{' ^ b'[') | (b'{' ^ b'}');
+/// The bit in which curly brackets differ from square ones.
+const CURLY: u8 = b'{' ^ b'[';
+/// A bit that closing brackets have, and opening ones have not.
+const CLOSING: u8 = b'}' & !b'{';
 
 /// Where the value ends that is the rest of a map or a list: behind its closing bracket. `rest` begins behind the opening one.
 pub(super) fn length_to_closing(rest: &[u8]) -> Option<usize> {
@@ -33,23 +35,28 @@ pub(super) fn length_to_closing(rest: &[u8]) -> Option<usize> {
 
 /// Where in a block the bracket is that closes what is `depth` deep. If it is not there, `depth` is that of the block's end.
 fn closing(block: &[u8; BLOCK], strings: &mut Strings, depth: &mut usize) -> Option<usize> {
-    let (mut quotes, mut backslashes, mut brackets) = (0, 0, 0);
+    let (mut quotes, mut brackets) = (0, 0);
+    let mut backslashes = [u8x16::default(); BLOCK / LANE];
     let (lanes, _) = block.as_chunks();
     for (number, lane) in lanes.iter().enumerate() {
         let lane = u8x16::new(*lane);
-        let bits = |lane: u8x16, byte| u64::from(is(lane, byte).to_bitmask()) << (LANE * number);
-        quotes |= bits(lane, b'"');
-        backslashes |= bits(lane, b'\\');
-        brackets |= bits(lane | u8x16::splat(SHAPE), b'{' | SHAPE);
+        let curly = lane | u8x16::splat(CURLY);
+        quotes |= bits(is(lane, b'"'), number);
+        brackets |= bits(is(curly, b'{') | is(curly, b'}'), number);
+        backslashes[number] = is(lane, b'\\');
     }
+    let [one, two, three, four] = backslashes;
+    // Most blocks have none.
+    let backslashes = if (one | two | three | four).any() {
+        bits(one, 0) | bits(two, 1) | bits(three, 2) | bits(four, 3)
+    } else {
+        0
+    };
     let mut left = brackets & !strings.go_over(quotes, backslashes);
     while left != 0 {
         let at = left.trailing_zeros() as usize;
-        match block[at] {
-            b'{' | b'[' => *depth += 1,
-            b'}' | b']' => *depth -= 1,
-            _ => {}
-        }
+        // Without a branch: which bracket comes next cannot be foretold.
+        *depth = *depth + 1 - 2 * usize::from(block[at] & CLOSING != 0);
         if *depth == 0 {
             return Some(at);
         }
@@ -58,9 +65,26 @@ fn closing(block: &[u8; BLOCK], strings: &mut Strings, depth: &mut usize) -> Opt
     None
 }
 
+/// The bits of a lane, in the place that it has in its block.
+fn bits(lane: u8x16, number: usize) -> u64 {
+    u64::from(lane.to_bitmask()) << (LANE * number)
+}
+
 /// How long a text is up to its closing quote, and whether it stands for itself: nothing in it is escaped, and nothing should have been. `rest`
 /// begins behind the opening quote.
+#[inline]
 pub(super) fn length_to_quote(rest: &[u8]) -> Option<(usize, bool)> {
+    // Most keys are that short.
+    if let Some(lane) = rest.first_chunk() {
+        let at = is_special(u8x16::new(*lane)).to_bitmask().trailing_zeros() as usize;
+        if lane.get(at) == Some(&b'"') {
+            return Some((at, true));
+        }
+    }
+    length_of_longer(rest)
+}
+
+fn length_of_longer(rest: &[u8]) -> Option<(usize, bool)> {
     let mut at = position(rest, is_special)?;
     let is_plain = rest[at] == b'"';
     while rest[at] != b'"' {
@@ -95,6 +119,9 @@ impl Strings {
 
     /// What of a block stands behind a backslash that is not itself escaped: behind an odd number of them.
     fn escaped(&mut self, backslashes: u64) -> u64 {
+        if backslashes | self.is_escaped == 0 {
+            return 0;
+        }
         let escaping = backslashes & !self.is_escaped;
         let follows = escaping << 1 | self.is_escaped;
         // A carry runs through each row of backslashes that begins at an odd byte, and turns around which of its bytes are escaped.
