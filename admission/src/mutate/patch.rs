@@ -89,7 +89,8 @@ pub(crate) struct Path(String);
 impl Path {
     /// A path of keys.
     pub(crate) fn of(keys: &[&str]) -> Self {
-        let mut path = Self::default();
+        // Hardly any path is longer, and to let it grow takes longer than to write it.
+        let mut path = Self(String::with_capacity(128));
         for key in keys {
             path.push(key);
         }
