@@ -35,6 +35,22 @@ pub(super) fn processor_time(pid: i32) -> Result<Duration> {
         .with_context(|| format!("understand {path}"))
 }
 
+/// The same to the nanosecond, of the threads that there are: what those did that have ended is not in it.
+pub(super) fn threads_time(pid: i32) -> Result<Duration> {
+    let folder = format!("/proc/{pid}/task");
+    let threads = fs::read_dir(&folder).with_context(|| format!("look at {folder}"))?;
+    threads
+        .map(|thread| {
+            let path = thread?.path().join("schedstat");
+            let text = fs::read_to_string(&path).with_context(|| format!("look at {}", path.display()))?;
+            let nanoseconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
+            nanoseconds
+                .map(Duration::from_nanos)
+                .with_context(|| format!("understand {}", path.display()))
+        })
+        .sum()
+}
+
 /// Memory of a process in MiB in which what it shares with others counts for a share; nothing where the process has ended.
 pub(super) fn proportional_memory(pid: i32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

@@ -22,17 +22,24 @@ use crate::image;
 const IN_FLIGHT: usize = 16;
 /// Reviews at the same time when the memory is measured.
 const MANY_IN_FLIGHT: usize = 100;
+/// And for how long.
+const MANY_FOR: Duration = Duration::from_secs(6);
 
 /// What the webhook costs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rounds of each comparison.
-    #[arg(long, default_value_t = 7)]
+    /// Rounds in which the servers are asked. Many short ones: what else the machine does changes from second to second, and what is compared
+    /// should have the same of it.
+    #[arg(long, default_value_t = 40)]
     rounds: usize,
 
     /// How long each server is asked in a round, in milliseconds.
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 300)]
     milliseconds: u64,
+
+    /// Rounds in which Deployments are created.
+    #[arg(long, default_value_t = 7)]
+    creation_rounds: usize,
 
     /// Deployments that are created in each state of the cluster in a round.
     #[arg(long, default_value_t = 100)]
@@ -47,6 +54,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
     let Args {
         rounds,
         milliseconds,
+        creation_rounds,
         creations,
         without_cluster,
     } = args;
@@ -72,7 +80,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
     let memory = process::memory(servers.pid(0)?)?;
     figures.push(Figure::new("memory (RSS) under this load, at most", "MiB", memory.most).at_most(15.0));
     servers
-        .ask(0, OBJECTS[0].0, MANY_IN_FLIGHT, Duration::from_millis(4 * milliseconds))
+        .ask(0, OBJECTS[0].0, MANY_IN_FLIGHT, MANY_FOR)
         .await?;
     let memory = process::memory(servers.pid(0)?)?;
     figures.push(Figure::new(
@@ -81,7 +89,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
         memory.most,
     ));
     if let Some(cluster) = cluster {
-        let created = admission::measure(root, &cluster, &servers, rounds, creations).await;
+        let created = admission::measure(root, &cluster, &servers, creation_rounds, creations).await;
         let down = cluster.down().await;
         figures.extend(created?);
         down?;

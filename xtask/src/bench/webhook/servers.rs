@@ -130,9 +130,9 @@ impl Servers {
             .arg("--authority")
             .arg(&self.authority)
             .kill_on_drop(true);
-        let before = process::processor_time(pid)?;
+        let before = process::threads_time(pid)?;
         let output = load.output().await.context("failed to send requests")?;
-        let busy = process::processor_time(pid)?.saturating_sub(before).as_secs_f64();
+        let busy = process::threads_time(pid)?.saturating_sub(before).as_secs_f64();
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "requests failed: {text}");
         let said: Value = serde_json::from_slice(&output.stdout).context("failed to read how fast it was")?;
