@@ -79,9 +79,7 @@ pub(crate) async fn run(root: &Path, args: Args) -> Result<()> {
     }
     let memory = process::memory(servers.pid(0)?)?;
     figures.push(Figure::new("memory (RSS) under this load, at most", "MiB", memory.most).at_most(15.0));
-    servers
-        .ask(0, OBJECTS[0].0, MANY_IN_FLIGHT, MANY_FOR)
-        .await?;
+    servers.ask(0, OBJECTS[0].0, MANY_IN_FLIGHT, MANY_FOR).await?;
     let memory = process::memory(servers.pid(0)?)?;
     figures.push(Figure::new(
         format!("  with {MANY_IN_FLIGHT} reviews at the same time"),
