@@ -67,7 +67,7 @@ fn with_cause(error: &Malformed) -> String {
 pub(crate) fn reviewer(
     metrics: Metrics,
     coverage: KnownCoverage,
-) -> impl Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static {
+) -> impl Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Send + Sync + 'static {
     move |body| {
         let began = Instant::now();
         let reviewed = review(body, coverage.get(began).as_deref());
@@ -80,7 +80,7 @@ pub(crate) fn reviewer(
 pub(crate) fn image_reviewer(
     metrics: Metrics,
     copies: KnownCopies,
-) -> impl Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static {
+) -> impl Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Send + Sync + 'static {
     move |body| {
         let began = Instant::now();
         let reviewed = review_images(body, copies.get(began).as_deref());
@@ -92,8 +92,8 @@ pub(crate) fn image_reviewer(
 /// What answers requests: the paths, the limits, which are for both together, and `answer` and `answer_images` for what is within them.
 pub(crate) fn router<A, I>(answer: A, answer_images: I, metrics: Metrics, limits: Limits) -> Router
 where
-    A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
-    I: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
+    A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Send + Sync + 'static,
+    I: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Send + Sync + 'static,
 {
     let desk = Arc::new(Desk {
         answer,

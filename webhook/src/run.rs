@@ -30,7 +30,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// The same, with something else that answers.
 pub(crate) async fn run_with<A>(args: Args, answer: impl FnOnce(Metrics, KnownCoverage) -> A) -> anyhow::Result<()>
 where
-    A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Clone + Send + Sync + 'static,
+    A: Fn(&[u8]) -> Result<Vec<u8>, Malformed> + Send + Sync + 'static,
 {
     let Args {
         listen_tls,

@@ -83,7 +83,7 @@ fn write_text(json: &mut Vec<u8>, text: &str) {
 }
 
 /// Where something is, as RFC 6901 writes it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Path(String);
 
 impl Path {

@@ -78,7 +78,7 @@ pub(crate) async fn play(site: &Site, row: &Row, lasting: Duration) -> Result<Me
         .await;
     gone.context("after its Prefetches were deleted")?;
     Ok(Measured {
-        number: name,
+        prefix: name,
         lasted: played.over - played.began,
         right_after: right,
         pulls: most,

@@ -15,7 +15,7 @@ const REPORT_VARIABLE: &str = "CORAL_FAULTS_REPORT";
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
     /// What the names of its images begin with.
-    pub(crate) number: String,
+    pub(crate) prefix: String,
     /// From the beginning of the fault to its end.
     pub(crate) lasted: Duration,
     /// From its end until everything was right.
@@ -72,7 +72,7 @@ impl Report {
     pub(crate) fn without_agents(&self, lie: &Lie) -> Option<Duration> {
         let measured = self.rows.iter().filter(|(name, ..)| *name == AGENTS_KILLED);
         let mut measured = measured.filter_map(|(.., measured)| measured.as_ref());
-        let own = measured.find(|it| lie.image.contains(&format!("/{}-", it.number)));
+        let own = measured.find(|it| lie.image.contains(&format!("/{}-", it.prefix)));
         own.map(|it| it.lasted)
     }
 

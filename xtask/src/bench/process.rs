@@ -107,5 +107,6 @@ mod tests {
         assert!(memory(pid).unwrap().now > 0.5);
         assert!(proportional_memory(pid) > 0.1);
         processor_time(pid).unwrap();
+        assert!(threads_time(pid).unwrap() > Duration::ZERO);
     }
 }
